@@ -1,0 +1,119 @@
+"""Edits: what is done to a tensor at a site, as data.
+
+An edit is a pytree from tensor to tensor. Its arrays are traced, so another value never recompiles, a leading axis over
+them is a sweep (`vmap`, `lax.map`), and switched off (`on=False`) it is bitwise the identity.
+"""
+from typing import Any, Callable, Iterable, Mapping
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from aspects import sites
+
+Array = jax.Array
+
+
+class Edit(struct.PyTreeNode):
+  """Base of all edits: `change` where `on`, the input bit for bit elsewhere.
+
+  `on` is a boolean that broadcasts to the tensor as in numpy: a scalar, units `[D]`, positions `[T, 1]`, examples
+  `[B, 1, 1]`.
+  """
+  on: Any = struct.field(default=True, kw_only=True)
+
+  def change(self, x: Array) -> Array:
+    raise TypeError(f'{type(self).__name__} does not say what it changes; define change(self, x)')
+
+  def __call__(self, x: Array) -> Array:
+    return jnp.where(jnp.broadcast_to(self.on, x.shape), self.change(x).astype(x.dtype), x)
+
+
+class Skip(Edit):
+  """Sets the tensor to zero; at `mixer_out` and `channel_out` this skips a layer."""
+
+  def change(self, x):
+    return jnp.zeros_like(x)
+
+
+class Scale(Edit):
+  """Multiplies the tensor by `factor`, which broadcasts to it."""
+  factor: Any = 1.0
+
+  def change(self, x):
+    return x * jnp.broadcast_to(self.factor, x.shape).astype(x.dtype)
+
+
+class Add(Edit):
+  """Adds `delta`, which broadcasts to the tensor: steering, and the variable of gradients at a site."""
+  delta: Any = 0.0
+
+  def change(self, x):
+    return x + jnp.broadcast_to(self.delta, x.shape).astype(x.dtype)
+
+
+class Replace(Edit):
+  """Puts `value` in place of the tensor: patching, clamping and ablation, on part of it through `on`."""
+  value: Any = 0.0
+
+  def change(self, x):
+    return jnp.broadcast_to(self.value, x.shape)
+
+
+class Noise(Edit):
+  """Adds Gaussian noise of standard deviation `scale` (in units of the tensor) drawn from `key`."""
+  key: Any = None
+  scale: Any = 1.0
+
+  def change(self, x):
+    noise = jax.random.normal(self.key, x.shape, jnp.float32)
+    return x + (noise * jnp.broadcast_to(self.scale, x.shape)).astype(x.dtype)
+
+
+class Project(Edit):
+  """Removes the component along `direction` [D] (need not have length 1) from the last axis."""
+  direction: Any = None
+
+  def change(self, x):
+    unit = (self.direction / jnp.linalg.norm(self.direction)).astype(x.dtype)
+    return x - (x @ unit)[..., None] * jnp.broadcast_to(unit, x.shape)
+
+
+class Chain(struct.PyTreeNode):
+  """Several edits of one site, applied in order."""
+  links: tuple
+
+  def __call__(self, x: Array) -> Array:
+    for edit in self.links:
+      x = edit(x)
+    return x
+
+
+def sweep(function: Callable[[Mapping[str, Edit]], Any], edits: Mapping[str, Edit], batch_size: int = 1):
+  """`function(edits)` for every entry of the leading axis of the edits' arrays, as one compiled program.
+
+  `batch_size` entries run side by side (vmap); memory grows with it, not with the length of the sweep.
+  """
+  return jax.lax.map(function, dict(edits), batch_size=batch_size)
+
+
+def skip_each(groups: Iterable[Iterable[str]]) -> dict[str, Edit]:
+  """Edits for a sweep in which entry i skips the sites of group i: `{site: Skip(on=[len(groups)])}`."""
+  groups = [tuple(g) for g in groups]
+  names = [n for g in groups for n in g]
+  return {n: Skip(on=jnp.asarray([n in g for g in groups])) for n in names}
+
+
+def site_gradients(loss: Callable[[Any], Array], net, variables, *inputs, record: Iterable[str], **kwargs):
+  """d loss(outputs) / d site for the sites that match `record`: {site: gradient of the site's shape}.
+
+  It is the derivative with respect to a zero added at the site, so the value reaches all that lies behind it.
+  """
+  known = sites.survey(net, variables, *inputs, modules=False, **kwargs)
+  names = sites.select(record, known.specs)
+  zero = {n: Add(delta=jnp.zeros(known.specs[n].shape, known.specs[n].dtype)) for n in names}
+  on = {n: e.on for n, e in zero.items()}
+  def objective(deltas):
+    edits = {n: Add(delta=d, on=on[n]) for n, d in deltas.items()}
+    return loss(sites.forward(net, variables, *inputs, edits=edits, **kwargs)[0])
+  return jax.grad(objective)({n: e.delta for n, e in zero.items()})

@@ -1,0 +1,229 @@
+"""The Measure contract and the one analysis loop.
+
+A measure is a frozen dataclass: it names the statistics it needs of which sites, and computes, on the host in float64, an
+`xr.Dataset` with named dimensions. All statistics of all measures accumulate in one compiled program together with the
+forward pass; equal statistics are computed once.
+"""
+import contextlib
+import dataclasses
+import functools
+import inspect
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from aspects import sites as sites_lib
+from aspects import stats
+
+ASPECTS = ('features', 'correlations', 'representations', 'depth', 'locality')
+
+
+class Measure(Protocol):
+  """A question about layers.
+
+  `sites` are patterns; `needs(specs)` sees the shapes of all sites of the network and returns the statistics, with
+  concrete sites; `compute` receives what each `finish` returned, under the same keys. A statistic with `reruns = True`
+  is updated with a fourth argument `rerun(edits, record) -> (outputs, acts)`, which runs the network again on the same
+  batch. `invariant` says, for each variable that is a function of rows alone, which of `permutation, rotation, scale,
+  translation, linear` leave it unchanged; the others must change it.
+  """
+  sites: tuple[str, ...]
+  invariant: Mapping[str, tuple[str, ...]]
+
+  def needs(self, specs: Mapping[str, jax.ShapeDtypeStruct]) -> Mapping[str, stats.Statistic]: ...
+  def compute(self, **finished) -> xr.Dataset: ...
+
+
+def classes_of(specs, classes: int | None) -> int:
+  """The number of classes: as given, or the width of the site `logits`."""
+  if classes:
+    return classes
+  if 'logits' not in specs:
+    raise ValueError("the number of classes is not known: this network has no site 'logits'; give the field classes")
+  return specs['logits'].shape[-1]
+
+
+def network_inputs(net, batch: Mapping[str, Any]) -> tuple[tuple, dict]:
+  """What of a batch the network is called with: its input, and the mask if it takes one."""
+  takes_mask = 'mask' in batch and 'mask' in inspect.signature(type(net).__call__).parameters
+  return (batch['input'],), ({'mask': batch['mask']} if takes_mask else {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """Measures bound to a network: which sites are recorded and which statistics accumulate. Make it with `bind`."""
+  net: Any
+  measures: Mapping[str, Measure]
+  specs: Mapping[str, jax.ShapeDtypeStruct]
+  statistics: tuple[stats.Statistic, ...]
+  wiring: Mapping[str, Mapping[str, int]]
+  record: tuple[str, ...]
+  call: tuple[tuple[str, Any], ...] = ()
+
+  def init(self) -> tuple:
+    return tuple(s.init(self.specs) for s in self.statistics)
+
+  def update(self, states: tuple, variables, batch) -> tuple:
+    """One batch through the network and into every statistic; pure, to be compiled by the caller."""
+    inputs, kwargs = network_inputs(self.net, batch)
+    kwargs |= dict(self.call)
+    def rerun(edits, record):
+      return sites_lib.record_sites(self.net, variables, inputs, tuple(record), dict(edits), kwargs)
+    acts = rerun({}, self.record)[1]
+    return update_all(self.statistics, states, acts, batch, rerun)
+
+  def merge(self, a: tuple, b: tuple) -> tuple:
+    return tuple(s.merge(x, y) for s, x, y in zip(self.statistics, a, b))
+
+  def compute(self, states: tuple) -> dict[str, xr.Dataset]:
+    """What the measures say of accumulated states: {name: Dataset}."""
+    finished = [s.finish(state) for s, state in zip(self.statistics, states)]
+    out = {}
+    for name, measure in self.measures.items():
+      out[name] = measure.compute(**{key: finished[i] for key, i in self.wiring[name].items()})
+    return out
+
+
+def update_all(statistics, states, acts, batch, rerun=None) -> tuple:
+  new = []
+  for statistic, state in zip(statistics, states):
+    extra = (rerun,) if getattr(statistic, 'reruns', False) else ()
+    new.append(statistic.update(state, acts, batch, *extra))
+  return tuple(new)
+
+
+def wire(measures: Mapping[str, Measure], specs) -> tuple[tuple, dict]:
+  """(the distinct statistics that the measures need, {measure: {key: position}})."""
+  statistics, wiring = [], {}
+  for name, measure in measures.items():
+    wiring[name] = {}
+    try:
+      needs = measure.needs(specs)
+    except ValueError as error:
+      raise ValueError(f'measure {name!r}: {error}') from error
+    for key, statistic in needs.items():
+      if statistic not in statistics:
+        statistics.append(statistic)
+      wiring[name][key] = statistics.index(statistic)
+  return tuple(statistics), wiring
+
+
+def bind(net, variables, batch: Mapping[str, Any], measures: Mapping[str, Measure], **call) -> Program:
+  """Resolves what the measures need of `net` without running anything; `batch` and `variables` may be shapes.
+
+  Raises:
+    ValueError: a site that does not exist, or a measure that does not fit the network; names the measure.
+  """
+  inputs, kwargs = network_inputs(net, batch)
+  found = sites_lib.survey(net, variables, *inputs, **kwargs, **call)
+  try:
+    statistics, wiring = wire(measures, found.specs)
+  except ValueError:
+    # A site may be the output of a module without a tag; those are looked up only if asked for.
+    found = sites_lib.survey(net, variables, *inputs, modules=True, **kwargs, **call)
+    statistics, wiring = wire(measures, found.specs)
+  used = {s for statistic in statistics for s in statistic.sites}
+  record = tuple(n for n in found.specs if n in used)
+  program = Program(net, dict(measures), found.specs, statistics, wiring, record, tuple(sorted(call.items())))
+  jax.eval_shape(program.update, jax.eval_shape(program.init), variables, batch)
+  return program
+
+
+class Progress(NamedTuple):
+  """Where an interrupted analysis stands: the next step of the stream and the states so far."""
+  step: int
+  states: Any
+
+
+def analyse(program: Program, variables, batches: Callable[[int], Mapping[str, Any]], steps: int, *,
+            seeds: int | None = None, start: Progress | None = None,
+            watch: Callable[[Progress], bool] | None = None, place: Callable = lambda x: x) -> dict[str, xr.Dataset]:
+  """Runs `steps` batches through the network and computes all measures: {measure: Dataset}.
+
+  Args:
+    variables: of the network; with `seeds=S` every leaf has a leading axis of S, and so have all results (dim `seed`).
+    batches: step -> batch, shared by the seeds.
+    start: goes on from there.
+    watch: called after every batch with the progress; True stops the analysis, which then returns {}.
+    place: puts a batch onto the devices.
+  """
+  update = _compiled(program, seeds)
+  states = start.states if start else _initial(program, seeds)
+  for step in range(start.step if start else 0, steps):
+    states = update(states, variables, place(batches(step)))
+    if watch is not None and watch(Progress(step + 1, states)):
+      return {}
+  return results(program, jax.device_get(states), seeds)
+
+
+def results(program: Program, states, seeds: int | None) -> dict[str, xr.Dataset]:
+  if seeds is None:
+    return program.compute(states)
+  each = [program.compute(jax.tree.map(lambda x: x[s], states)) for s in range(seeds)]
+  return {name: xr.concat([e[name] for e in each], 'seed', combine_attrs='override', join='override')
+          .assign_coords(seed=np.arange(seeds)) for name in program.measures}
+
+
+def _initial(program: Program, seeds: int | None):
+  one = program.init()
+  if seeds is None:
+    return one
+  return jax.tree.map(lambda x: jnp.broadcast_to(x[None], (seeds, *x.shape)).copy(), one)
+
+
+def _compiled(program: Program, seeds: int | None):
+  if seeds is None:
+    return jax.jit(program.update, donate_argnums=0)
+  # Seeds pass one after another through one program: on a CPU a batched product of small matrices is far slower.
+  def update(states, variables, batch):
+    return jax.lax.map(lambda both: program.update(both[0], both[1], batch), (states, variables))
+  return jax.jit(update, donate_argnums=0)
+
+
+def measure_network(net, variables, stream, measures: Mapping[str, Measure] | Measure, **call):
+  """Measures over a stream, for notebooks: {name: Dataset}, or one Dataset for one measure.
+
+  `stream` has `batch(step)` and a length (`data.Stream`). Further keywords go to `net.apply`.
+  """
+  several = measures if isinstance(measures, Mapping) else {'measure': measures}
+  program = bind(net, variables, stream.batch(0), several, **call)
+  out = analyse(program, variables, stream.batch, len(stream))
+  return out if isinstance(measures, Mapping) else out['measure']
+
+
+def measure_arrays(measure: Measure, acts: Mapping[str, np.ndarray], labels: np.ndarray | None = None, *,
+                   weight: np.ndarray | None = None, batch_size: int = 1024) -> xr.Dataset:
+  """A measure of activations that are already at hand, from any framework: {site: [N, ..., D]} -> Dataset.
+
+  Raises:
+    ValueError: arrays of different lengths, or a measure that needs to run a network.
+  """
+  lengths = {s: len(x) for s, x in acts.items()}
+  n = next(iter(lengths.values()))
+  if len(set(lengths.values())) > 1 or (labels is not None and len(labels) != n):
+    raise ValueError(f'all arrays and labels must have one length, got {lengths}'
+                     + (f' and {len(labels)} labels' if labels is not None else ''))
+  batch_size = min(batch_size, n)
+  specs = {s: jax.ShapeDtypeStruct((batch_size, *np.shape(x)[1:]), jnp.asarray(x[:1]).dtype) for s, x in acts.items()}
+  statistics, wiring = wire({'measure': measure}, specs)
+  needs_net = [type(s).__name__ for s in statistics if getattr(s, 'reruns', False)]
+  if needs_net:
+    raise ValueError(f'{type(measure).__name__} runs the network again ({needs_net[0]}); use measure_network')
+  used = {s for statistic in statistics for s in statistic.sites}
+  fields = {'weight': np.ones(n, np.float32) if weight is None else np.asarray(weight), 'index': np.arange(n)}
+  if labels is not None:
+    fields['label'] = np.asarray(labels, np.int32)
+  update = jax.jit(functools.partial(update_all, statistics), donate_argnums=0)
+  states = tuple(s.init(specs) for s in statistics)
+  for k in range(0, n, batch_size):
+    part = lambda x: _pad(np.asarray(x[k:k + batch_size]), batch_size)
+    states = update(states, {s: part(acts[s]) for s in used}, {f: part(v) for f, v in fields.items()})
+  program = Program(None, {'measure': measure}, specs, statistics, wiring, ())
+  return program.compute(jax.device_get(states))['measure']
+
+
+def _pad(x: np.ndarray, size: int) -> np.ndarray:
+  return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)]) if len(x) < size else x
