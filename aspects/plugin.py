@@ -115,12 +115,13 @@ def check(family: str, spec: Mapping[str, Any], given: Iterable[str] = (), where
 def build(family: str, spec: Mapping[str, Any], where: str = '', **given) -> Any:
   """Makes the component of `spec`; `given` fields are passed where the component has them and the spec does not say.
 
-  Example: `build('mixers', dict(name='window', size=3), width=64)`.
+  A linen module made inside another gets its own name by `name=`.
+  Example: `build('mixers', dict(name='window', size=3), name='mixer')`.
   """
   part = check(family, spec, given, where)
   known = fields(part)
   chosen = {k: freeze(v) for k, v in spec.items() if k != 'name'}
-  added = {k: v for k, v in given.items() if k in known and k not in chosen}
+  added = {k: v for k, v in given.items() if k == 'name' or (k in known and k not in chosen)}
   try:
     return part(**chosen, **added)
   except (TypeError, ValueError) as error:

@@ -1,0 +1,14 @@
+"""A linear map of the flattened input to one token: the entrance of a residual MLP (He et al. 2015, arXiv:1512.03385)."""
+from flax import linen as nn
+import jax.numpy as jnp
+
+
+class Vector(nn.Module):
+  """[B, ...] -> [B, 1, D]."""
+  width: int
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, inputs):
+    x = inputs.reshape(inputs.shape[0], 1, -1).astype(jnp.dtype(self.dtype))
+    return nn.Dense(self.width, dtype=self.dtype, name='in')(x)
