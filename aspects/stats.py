@@ -309,8 +309,13 @@ class ClassCovariance:
 def row_labels(x: Array, batch, pool: str, classes: int, labels: str) -> Array:
   """int32 [N]: the batch's labels, or uniform ones drawn from a hash of each row."""
   if labels == 'random':
-    return (mix(*row_ids(x, batch, pool), 77) % jnp.uint32(classes)).astype(jnp.int32)
+    return random_labels(*row_ids(x, batch, pool), classes)
   return row_field(batch['label'], x, batch, pool)
+
+
+def random_labels(index: Array, position: Array, classes: int) -> Array:
+  """int32 [N]: uniform labels below `classes`, drawn from a hash of each row."""
+  return (mix(index, position, 77) % jnp.uint32(classes)).astype(jnp.int32)
 
 
 class CrossMoments(NamedTuple):
@@ -561,8 +566,8 @@ class TopExamples:
     check_pool(self.pool)
     def empty(spec):
       shape = (width(spec, self.pool), self.k)
-      last = jnp.full(shape, jnp.iinfo(jnp.uint32).max, jnp.uint32)
-      return Top(jnp.full(shape, -jnp.inf, working(spec.dtype)), last, last)
+      last = lambda: jnp.full(shape, jnp.iinfo(jnp.uint32).max, jnp.uint32)        # a buffer is donated once
+      return Top(jnp.full(shape, -jnp.inf, working(spec.dtype)), last(), last())
     return {s: empty(specs[s]) for s in self.sites}
 
   def update(self, state, acts, batch):
@@ -616,13 +621,16 @@ class Sample:
 
   def init(self, specs):
     check_pool(self.pool)
-    last = jnp.full((self.size,), jnp.iinfo(jnp.uint32).max, jnp.uint32)
+    last = lambda: jnp.full((self.size,), jnp.iinfo(jnp.uint32).max, jnp.uint32)   # a buffer is donated once
     x = {s: jnp.zeros((self.size, width(specs[s], self.pool)), working(specs[s].dtype)) for s in self.sites}
-    return _SampleState(last, last, last, jnp.zeros((self.size,), jnp.int32), x)
+    return _SampleState(last(), last(), last(), jnp.zeros((self.size,), jnp.int32), x)
 
   def update(self, state, acts, batch):
     first = acts[self.sites[0]]
     parts = {s: rows(acts[s], batch, self.pool) for s in self.sites}
+    if len({x.shape[0] for x, _ in parts.values()}) > 1:
+      raise ValueError(f'sites with different numbers of rows cannot be sampled together under pool {self.pool!r}: '
+                       f"{ {s: acts[s].shape for s in self.sites} }; pool by 'mean' or choose sites of one stage")
     weight = parts[self.sites[0]][1] * in_fold(first, batch, self.pool, self.fold)
     index, position = row_ids(first, batch, self.pool)
     last = jnp.uint32(jnp.iinfo(jnp.uint32).max)
