@@ -151,7 +151,7 @@ def analyse(program: Program, variables, batches: Callable[[int], Mapping[str, A
     place: puts a batch onto the devices.
   """
   update = _compiled(program, seeds)
-  states = start.states if start else _initial(program, seeds)
+  states = start.states if start else initial_states(program, seeds)
   for step in range(start.step if start else 0, steps):
     states = update(states, variables, place(batches(step)))
     if watch is not None and watch(Progress(step + 1, states)):
@@ -167,7 +167,7 @@ def results(program: Program, states, seeds: int | None) -> dict[str, xr.Dataset
           .assign_coords(seed=np.arange(seeds)) for name in program.measures}
 
 
-def _initial(program: Program, seeds: int | None):
+def initial_states(program: Program, seeds: int | None):
   one = program.init()
   if seeds is None:
     return one

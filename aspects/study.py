@@ -1,0 +1,395 @@
+"""A study: networks, data, training and measures, resolved and frozen by `build`, executed by `run`, the only door.
+
+A config is values only. Its `arms` are named overrides of everything else, so that arms differ in what they say and in
+nothing more; seed s fixes initialisation and order for every arm.
+"""
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+from typing import Any, Callable, Mapping, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+import xarray as xr
+
+from aspects import checkpoint
+from aspects import data
+from aspects import measure as measure_lib
+from aspects import mesh as mesh_lib
+from aspects import net as net_lib
+from aspects import plugin
+from aspects import report
+from aspects import results
+from aspects import train
+
+# Everything that a config may say, with the sections' keys; values of the parts are theirs to check.
+SCHEMA = {
+    'title': None, 'seeds': None, 'first_seed': None, 'steps': None, 'batch': None, 'task': None, 'net': None,
+    'learning': None, 'measures': None, 'arms': None,
+    'evaluation': ('split', 'examples', 'batch', 'every'),
+    'analysis': ('split', 'examples', 'batch', 'when', 'call'),
+    'checkpoint': ('every', 'keep'), 'mesh': ('devices', 'params')}
+
+
+class Preempted(SystemExit):
+  """The job was asked to stop and has saved its state; the same command goes on. Exit status 75: try again."""
+
+  def __init__(self, message: str):
+    super().__init__(75)
+    self.message = message
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arm:
+  """One network, trained on one task under several seeds, and the measures asked of it; everything checked."""
+  name: str
+  config: Mapping[str, Any]
+  task: Any
+  net: Any
+  rule: Any
+  program: measure_lib.Program
+  streams: data.SeedStreams
+  evaluation: data.Stream
+  probe: data.Stream
+  when: tuple[int, ...]
+  parameters: int
+
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    return tuple(range(self.config['first_seed'], self.config['first_seed'] + self.config['seeds']))
+
+  @property
+  def steps(self) -> int:
+    return self.config['steps']
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+  """What `build` makes of a config: its arms by name."""
+  title: str
+  config: Mapping[str, Any]
+  arms: Mapping[str, Arm]
+
+  def describe(self) -> str:
+    """A line for each arm: what will run."""
+    return '\n'.join(
+        f'{a.name}: {a.parameters:,} parameters, {len(a.seeds)} seeds x {a.steps} steps of {a.streams.streams[0].batch_size}'
+        f' on {a.config["task"]["name"]}; {len(a.program.measures)} measures at steps {", ".join(map(str, a.when))}'
+        for a in self.arms.values())
+
+
+# --- build ----------------------------------------------------------------------------------------------------------
+
+def build(config) -> Study:
+  """Resolves and checks all of a config (ConfigDict or mapping) before anything is trained.
+
+  Raises:
+    ValueError: an unknown field, component or site, or a value out of range: with its place and the nearest valid name.
+  """
+  plain = plugin.freeze(config.to_dict() if hasattr(config, 'to_dict') else dict(config))
+  _check_keys(plain, '')
+  arms = plain['arms'] or {'main': {}}
+  base = {k: v for k, v in plain.items() if k != 'arms'}
+  merged = {name: overlay(base, change, f'arms.{name}') for name, change in arms.items()}
+  for name, one in merged.items():                   # names and fields of all arms, before any data are read
+    _check_parts(one, f'arms.{name}: ' if len(merged) > 1 else '')
+  return Study(plain['title'], plain, {name: _build_arm(name, one) for name, one in merged.items()})
+
+
+def _check_keys(config: Mapping, where: str) -> None:
+  for key in config:
+    if key not in SCHEMA:
+      raise ValueError(f'{where}a config has no field {key!r}; {plugin.nearest(key, SCHEMA)}')
+  for key, inner in SCHEMA.items():
+    if key not in config:
+      raise ValueError(f'{where}the config lacks the field {key!r}; start from configs.common.base()')
+    for name in (config[key] if inner else ()):
+      if name not in inner:
+        raise ValueError(f'{where}{key} has no field {name!r}; {plugin.nearest(name, inner)}')
+    for name in (inner or ()):
+      if name not in config[key]:
+        raise ValueError(f'{where}{key} lacks the field {name!r}; start from configs.common.base()')
+
+
+def overlay(base: Any, change: Any, where: str = '') -> Any:
+  """`base` with `change` laid over it: mappings merge, unless `change` names another component; None removes a measure."""
+  if not isinstance(change, Mapping) or not isinstance(base, Mapping):
+    return change
+  if 'name' in change and change['name'] != (base['name'] if 'name' in base else None):
+    return dict(change)
+  out = dict(base)
+  for key, value in change.items():
+    if not where.count('/') and key not in base and key not in SCHEMA:
+      raise ValueError(f'{where}: a config has no field {key!r}; {plugin.nearest(key, SCHEMA)}')
+    out[key] = overlay(base[key], value, f'{where}/{key}') if key in base else value
+  return out
+
+
+def _check_parts(config: Mapping, where: str) -> None:
+  """Names and fields of all components, and the ranges of all numbers, without touching data."""
+  _check_keys({**config, 'arms': None}, where)
+  plugin.check('tasks', config['task'], where=f'{where}task')
+  if 'name' in config['net']:
+    if ':' not in str(config['net']['name']):
+      raise ValueError(f"{where}net.name is {config['net']['name']!r}; a module of your own is named "
+                       "package.module:Class, and the skeleton, whose parts are fields, has no name")
+    plugin.check('nn', config['net'], ('outputs',), f'{where}net')
+  else:
+    known = plugin.fields(net_lib.Net)
+    for key in config['net']:
+      if key not in known:
+        raise ValueError(f'{where}net has no field {key!r}; {plugin.nearest(key, known)}')
+    net_lib.check(config['net'])
+  plugin.check('learning', config['learning'], ('steps',), f'{where}learning')
+  for name, spec in config['measures'].items():
+    if spec is not None:
+      plugin.check(aspect_of(spec, name), spec, where=f'{where}measures.{name}')
+  for key in ('seeds', 'batch'):
+    if not isinstance(config[key], int) or config[key] < 1:
+      raise ValueError(f'{where}{key} is {config[key]!r}; it must be a whole number from 1')
+  if not isinstance(config['steps'], int) or config['steps'] < 0:
+    raise ValueError(f'{where}steps is {config["steps"]!r}; it must be a whole number from 0')
+  for share in config['analysis']['when']:
+    if not 0 <= share <= 1:
+      raise ValueError(f'{where}analysis.when holds {share!r}; it lists shares of the training, from 0 to 1')
+
+
+def aspect_of(spec: Any, where: str) -> str:
+  """The aspect in which a measure is found: as it says, or the only one with a file of its name."""
+  if not isinstance(spec, Mapping) or 'name' not in spec:
+    raise ValueError(f'measures.{where}: a measure is given as dict(name=\'correlations/cka\', ...), got {spec!r}')
+  if '/' in spec['name'] or ':' in spec['name']:
+    return spec['name'].split('/')[0] if '/' in spec['name'] else 'features'
+  homes = [a for a in measure_lib.ASPECTS if spec['name'] in plugin.names(a)]
+  if not homes:
+    every = [f'{a}/{n}' for a in measure_lib.ASPECTS for n in plugin.names(a)]
+    raise ValueError(f'measures.{where}: there is no measure {spec["name"]!r}; {plugin.nearest(spec["name"], every)}')
+  return homes[0]
+
+
+def _build_arm(name: str, config: Mapping) -> Arm:
+  task = plugin.build('tasks', config['task'], 'task')
+  net = make_net(config['net'], task.outputs)
+  rule = plugin.build('learning', config['learning'], 'learning', steps=config['steps'])
+  measures = {n: plugin.build(aspect_of(s, n), s, f'measures.{n}')
+              for n, s in config['measures'].items() if s is not None}
+  seeds = range(config['first_seed'], config['first_seed'] + config['seeds'])
+  source = task.source('train')
+  streams = data.SeedStreams(tuple(data.Stream(source, config['batch'], seed, True, mesh_lib.host()) for seed in seeds))
+  evaluation = _pass(task, config['evaluation'])
+  probe = _pass(task, config['analysis'])
+  batch = probe.batch(0)
+  call = dict(config['analysis']['call'])
+  shapes = jax.eval_shape(lambda: train.init(net, rule, (0,), batch, call))
+  one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (shapes.params, shapes.rule))
+  try:
+    program = measure_lib.bind(net, rule.variables(*one), batch, measures, **call)
+  except ValueError as error:
+    raise ValueError(f'arm {name!r}: {error}') from error
+  when = sorted({round(share * config['steps']) for share in config['analysis']['when']})
+  parameters = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(one[0]))
+  return Arm(name, config, task, net, rule, program, streams, evaluation, probe, tuple(when), parameters)
+
+
+def _pass(task, section: Mapping) -> data.Stream:
+  """One pass in order over `examples` of a split (0: all of them), drawn by a fixed seed."""
+  source = task.source(section['split'])
+  if 0 < section['examples'] < len(source):
+    source = data.take(source, section['examples'], seed=0)
+  return data.Stream(source, min(section['batch'], len(source)), host=mesh_lib.host())
+
+
+def make_net(spec: Mapping, outputs: int):
+  """The network of a spec: the skeleton, or a module of the user's own, `dict(name='package.module:Class', ...)`.
+
+  A skeleton without `embed` or `head` cannot be built; own modules get `outputs` if they have the field.
+  """
+  if 'name' in spec:
+    return plugin.build('nn', spec, 'net', outputs=outputs)
+  return net_lib.Net(**{'outputs': outputs, **{k: v for k, v in spec.items()}})
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+def run(study: Study, workdir: str | pathlib.Path, *, progress: bool = True) -> xr.DataTree:
+  """Trains, analyses, and leaves `results.nc` and `report.html` in `workdir`; goes on where an earlier call stopped.
+
+  A finished run is read back and nothing is computed.
+
+  Raises:
+    ValueError: `workdir` belongs to another config; the message lists what differs.
+    Preempted: SIGTERM came; the state is saved.
+    train.Diverged: a loss was not finite.
+  """
+  workdir = pathlib.Path(workdir)
+  claim_directory(study, workdir)
+  if (workdir / 'results.nc').exists() and (workdir / 'report.html').exists():
+    return results.load(workdir / 'results.nc')
+  with checkpoint.Preemption() as preempted:
+    trees = {name: run_arm(arm, workdir / name, preempted, progress) for name, arm in study.arms.items()}
+  provenance = results.provenance(study.config) | {'data': {n: data.fingerprint(a.streams.streams[0].source)
+                                                            for n, a in study.arms.items()}}
+  tree = xr.DataTree.from_dict({f'/{arm}/{name}': ds for arm, each in trees.items() for name, ds in each.items()})
+  tree.attrs |= {'title': study.title, 'provenance': provenance}
+  for name, arm in study.arms.items():
+    tree[name].attrs |= {'task': describe_spec(arm.config['task']), 'net': describe_spec(arm.config['net']),
+                         'parameters': arm.parameters, 'seeds': list(arm.seeds), 'steps': arm.steps,
+                         'examples': len(arm.probe.source)}
+  if mesh_lib.host()[0] == 0:
+    results.save(tree, workdir / 'results.nc')
+    report.render(tree, workdir / 'report.html')
+  return tree
+
+
+def claim_directory(study: Study, workdir: pathlib.Path) -> None:
+  """Writes the config into a new directory; refuses one that belongs to another config, naming the differences."""
+  path, mine = workdir / 'config.json', json.loads(json.dumps(study.config))
+  if path.exists():
+    theirs = json.loads(path.read_text())
+    differences = [f'{k}: {theirs[k] if k in theirs else "absent"!r} there, {mine[k] if k in mine else "absent"!r} here'
+                   for k in sorted(_flat(theirs) | _flat(mine))
+                   for theirs, mine in [(_flat(theirs), _flat(mine))]
+                   if k not in theirs or k not in mine or theirs[k] != mine[k]]
+    if differences:
+      raise ValueError(f'{workdir} holds a run of another config; choose another --workdir or remove it. Differences: '
+                       + '; '.join(differences[:20]))
+    return
+  if mesh_lib.host()[0] == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    results.write(path, json.dumps(mine, indent=1).encode())
+
+
+def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
+  if not isinstance(tree, Mapping) or not tree:
+    return {prefix: tree}
+  return {k: v for key, value in tree.items() for k, v in _flat(value, f'{prefix}.{key}' if prefix else key).items()}
+
+
+def describe_spec(spec: Any) -> str:
+  """A spec in one line: `digits`, or `mixer=attention(heads=4), depth=6`."""
+  def one(value):
+    if isinstance(value, Mapping) and 'name' in value:
+      inner = ', '.join(f'{k}={one(v)}' for k, v in value.items() if k != 'name')
+      return f'{value["name"]}({inner})' if inner else value['name']
+    return str(value)
+  if 'name' in spec:
+    return one(spec)
+  return ', '.join(f'{k}={one(v)}' for k, v in spec.items() if v is not None and v != ())
+
+
+class _Paths(NamedTuple):
+  analyses: pathlib.Path
+  partial: pathlib.Path
+  checkpoints: pathlib.Path
+
+
+def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], progress: bool) -> dict[str, xr.Dataset]:
+  """Trains and analyses one arm, from its last checkpoint if it has one: {measure: Dataset}, and `training`."""
+  paths = _Paths(workdir / 'analyses', workdir / 'partial', workdir / 'checkpoints')
+  paths.analyses.mkdir(parents=True, exist_ok=True)
+  mesh = mesh_lib.make(arm.config['mesh']['devices'] or None)
+  evaluation = train.compiled_evaluation(arm.net, arm.config['learning']['objective'], arm.config['analysis']['call'])
+  state = train.init(arm.net, arm.rule, arm.seeds, arm.probe.batch(0), arm.config['analysis']['call'])
+  state = jax.device_put(state, mesh_lib.shardings(mesh, state, arm.config['mesh']['params']))
+  every = arm.config['evaluation']['every']
+  with checkpoint.Checkpoints(paths.checkpoints, **arm.config['checkpoint']) as saved:
+    restored = saved.restore(state)
+    state, curve = (restored.state, restored.notes['curve']) if restored else (state, [])
+    at = int(np.asarray(state.step).reshape(-1)[0])
+    bar = tqdm.tqdm(total=arm.steps, initial=at, desc=arm.name, unit='step', disable=not progress, file=sys.stderr,
+                    dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 15)
+
+    def leave(step, state, where):
+      saved.save(step, state, {'curve': curve})
+      saved.close()
+      bar.close()
+      raise Preempted(f'{arm.name}: stopped at step {step}{where}; the same command goes on')
+
+    def visit(step, state, info):
+      if (every and step % every == 0 or step == arm.steps) and not (curve and curve[-1]['step'] >= step):
+        train.check_finite(state)
+        curve.append(_row(arm, step, state, info, evaluation, mesh))
+        bar.set_postfix_str(f'loss {np.mean(curve[-1]["loss"]):.3f}', refresh=False)
+      if step in arm.when and not (paths.analyses / f'{step:08d}.nc').exists():
+        train.check_finite(state)
+        if not _analyse(arm, step, state, mesh, paths, preempted, bar):
+          leave(step, state, ', during its analysis')
+      if saved.due(step) or step == arm.steps:
+        train.check_finite(state)
+        saved.save(step, state, {'curve': curve})
+      if preempted():
+        leave(step, state, '')
+
+    visit(at, state, None)
+    for state, info in train.loop(train.compiled_step(arm.net, arm.rule), state, arm.streams, arm.steps, mesh):
+      at += 1
+      bar.update()
+      visit(at, state, info)
+    bar.close()
+  trees = {step: results.load(paths.analyses / f'{step:08d}.nc') for step in arm.when}
+  out = {name: results.concat_steps({step: tree[name].to_dataset() for step, tree in trees.items()})
+         for name in arm.program.measures}
+  return {**out, 'training': _training(arm, curve)}
+
+
+def _row(arm: Arm, step: int, state, info, evaluation, mesh) -> dict:
+  """One entry of the training curve: every value is a list over seeds."""
+  held = train.evaluate(evaluation, _variables(arm, state), arm.evaluation, mesh)
+  of = arm.config['evaluation']['split']
+  seen = jax.device_get(info) if info is not None else {}
+  row = {'step': step, 'loss': np.asarray(seen['loss'] if 'loss' in seen else held['loss']).tolist()}
+  row |= {f'train_{k}': np.asarray(v, np.float64).tolist() for k, v in seen.items() if k != 'loss'}
+  return row | {f'{of}_{k}': v.tolist() for k, v in held.items()}
+
+
+def _variables(arm: Arm, state):
+  return arm.rule.variables(state.params, state.rule)
+
+
+def _analyse(arm: Arm, step: int, state, mesh, paths: _Paths, preempted, bar) -> bool:
+  """All measures at `step`, written when complete; False if the job was asked to stop, with what was done saved."""
+  partial = paths.partial / f'{step:08d}'
+  start = None
+  if partial.exists():
+    with checkpoint.Checkpoints(partial) as saved:
+      restored = saved.restore(jax.eval_shape(lambda: measure_lib.initial_states(arm.program, len(arm.seeds))))
+    start = measure_lib.Progress(restored.step, restored.state) if restored else None
+
+  def watch(now: measure_lib.Progress) -> bool:
+    bar.set_description_str(f'{arm.name}, analysis {now.step}/{len(arm.probe)}', refresh=sys.stderr.isatty())
+    if now.step == len(arm.probe) or not preempted():
+      return False
+    with checkpoint.Checkpoints(partial) as saved:
+      saved.save(now.step, now.states, {})
+    return True
+
+  found = measure_lib.analyse(arm.program, _variables(arm, state), arm.probe.batch, len(arm.probe),
+                              seeds=len(arm.seeds), start=start, watch=watch,
+                              place=lambda b: mesh_lib.place_batch(mesh, b))
+  bar.set_description_str(arm.name, refresh=False)
+  if not found:
+    return False
+  found = {n: ds.assign_coords(seed=list(arm.seeds)) for n, ds in found.items()}
+  if mesh_lib.host()[0] == 0:
+    results.save(xr.DataTree.from_dict({f'/{n}': ds for n, ds in found.items()}), paths.analyses / f'{step:08d}.nc')
+    shutil.rmtree(partial, ignore_errors=True)
+  return True
+
+
+def _training(arm: Arm, curve: list[dict]) -> xr.Dataset:
+  """The training curve: every metric [seed, step]; NaN before the first step for what only a step can tell."""
+  names = list(dict.fromkeys(k for row in curve for k in row if k != 'step'))
+  missing = [float('nan')] * len(arm.seeds)
+  values = {n: (('seed', 'step'), np.asarray([row[n] if n in row else missing for row in curve], np.float64).T)
+            for n in names}
+  out = xr.Dataset(values, {'seed': list(arm.seeds), 'step': [row['step'] for row in curve]},
+                   attrs={'title': 'Training', 'question': 'What was learned, and when?'})
+  for name in names:
+    metric = name.split('_', 1)[-1]
+    units = {'loss': 'nats', 'nll': 'nats', 'accuracy': '1'}
+    out[name].attrs = {'long_name': name.replace('_', ' '), 'units': units[metric] if metric in units else '1',
+                       'figure': 'trajectory'}
+  return out
