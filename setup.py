@@ -1,0 +1,18 @@
+"""Installation of aspects: `pip install -e .`; extras: test, bench, docs."""
+import setuptools
+
+RUN = ['absl-py', 'array-record>=0.8', 'flax>=0.12.8,<0.13', 'grain>=0.2.18', 'h5netcdf>=1.8', 'importlib_resources',
+       'jax>=0.10.2,<0.12', 'jinja2', 'matplotlib>=3.10', 'ml-collections>=1.1', 'numpy>=2', 'optax>=0.2.8',
+       'orbax-checkpoint>=0.12.8,<0.13', 'scikit-learn>=1.7', 'scipy', 'tensorflow-datasets>=4.9.10', 'tqdm', 'xarray>=2026.2']
+TEST = ['ipykernel', 'nbclient', 'nbformat', 'pytest>=9', 'pytest-xdist', 'selenium>=4']
+
+setuptools.setup(
+    name='aspects',
+    version='0.1.0',
+    description='What do the layers of a network do? Features, correlations, representations, depth, locality.',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=setuptools.find_packages(include=['aspects', 'aspects.*', 'experiments', 'configs']),
+    package_data={'aspects.report': ['*.html', '*.css']},
+    install_requires=RUN,
+    extras_require={'test': TEST, 'bench': TEST, 'docs': ['mkdocs']})
