@@ -48,8 +48,8 @@ def command(dataset: str, data_dir: str | None) -> str:
   folder = '' if data_dir is None else f", data_dir='{data_dir}'"
   return (f'Prepare it once, where there is internet:\n  python -c "import tensorflow_datasets as '
           f"tfds; tfds.builder('{dataset}', file_format='array_record'{folder})"
-          f'.download_and_prepare()"\n(This step may need `pip install tensorflow`, as for cifar10 and '
-          f'mnist; reading never does.)')
+          f'.download_and_prepare()"\n(This step may need `pip install tensorflow`, as for cifar10 '
+          f'and mnist; reading never does.)')
 
 
 @dataclasses.dataclass(frozen=True)
