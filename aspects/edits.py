@@ -3,7 +3,7 @@
 An edit is a pytree from tensor to tensor. Its arrays are traced, so another value never recompiles, a leading axis over
 them is a sweep (`vmap`, `lax.map`), and switched off (`on=False`) it is bitwise the identity.
 """
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any, Callable, ClassVar, Iterable, Mapping
 
 from flax import struct
 import jax
@@ -18,15 +18,19 @@ class Edit(struct.PyTreeNode):
   """Base of all edits: `change` where `on`, the input bit for bit elsewhere.
 
   `on` is a boolean that broadcasts to the tensor as in numpy: a scalar, units `[D]`, positions `[T, 1]`, examples
-  `[B, 1, 1]`.
+  `[B, 1, 1]`. Switched off it is the identity for gradients too, whatever its arrays hold. `examples` are fields of
+  instances for tests.
   """
+  examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
   on: Any = struct.field(default=True, kw_only=True)
 
   def change(self, x: Array) -> Array:
     raise TypeError(f'{type(self).__name__} does not say what it changes; define change(self, x)')
 
   def __call__(self, x: Array) -> Array:
-    return jnp.where(jnp.broadcast_to(self.on, x.shape), self.change(x).astype(x.dtype), x)
+    # The inner `where` keeps a NaN of an edit that is off out of the gradient, which `0 * NaN` would let through.
+    changed = self.change(jnp.where(jnp.any(jnp.asarray(self.on)), x, jnp.zeros_like(x)))
+    return jnp.where(jnp.broadcast_to(self.on, x.shape), changed.astype(x.dtype), x)
 
 
 class Skip(Edit):
@@ -38,6 +42,7 @@ class Skip(Edit):
 
 class Scale(Edit):
   """Multiplies the tensor by `factor`, which broadcasts to it."""
+  examples = ({'factor': 2.0},)
   factor: Any = 1.0
 
   def change(self, x):
@@ -46,6 +51,7 @@ class Scale(Edit):
 
 class Add(Edit):
   """Adds `delta`, which broadcasts to the tensor: steering, and the variable of gradients at a site."""
+  examples = ({'delta': 3.0},)
   delta: Any = 0.0
 
   def change(self, x):
@@ -54,6 +60,7 @@ class Add(Edit):
 
 class Replace(Edit):
   """Puts `value` in place of the tensor: patching, clamping and ablation, on part of it through `on`."""
+  examples = ({'value': 5.0},)
   value: Any = 0.0
 
   def change(self, x):
@@ -61,21 +68,31 @@ class Replace(Edit):
 
 
 class Noise(Edit):
-  """Adds Gaussian noise of standard deviation `scale` (in units of the tensor) drawn from `key`."""
+  """Adds Gaussian noise of standard deviation `scale` (in units of the tensor) drawn from `key`, a key or an integer seed.
+
+  One key draws one noise: sites that share it get the same, so give each its own.
+  """
+  examples = ({'key': 0},)
   key: Any = None
   scale: Any = 1.0
 
   def change(self, x):
-    noise = jax.random.normal(self.key, x.shape, jnp.float32)
+    if self.key is None:
+      raise ValueError('Noise needs a key to draw from, for example Noise(key=jax.random.key(0))')
+    key = jax.random.key(self.key) if jnp.issubdtype(jnp.result_type(self.key), jnp.integer) else self.key
+    noise = jax.random.normal(key, x.shape, jnp.float32)
     return x + (noise * jnp.broadcast_to(self.scale, x.shape)).astype(x.dtype)
 
 
 class Project(Edit):
-  """Removes the component along `direction` [D] (need not have length 1) from the last axis."""
+  """Removes the component along `direction` [D], of any length, from the last axis; along zero there is none."""
+  examples = ({'direction': (1.0, 0.0, -2.0, 0.5)},)
   direction: Any = None
 
   def change(self, x):
-    unit = (self.direction / jnp.linalg.norm(self.direction)).astype(x.dtype)
+    direction = jnp.asarray(self.direction, jnp.float32)
+    length = jnp.sum(direction ** 2)
+    unit = (direction * jax.lax.rsqrt(jnp.where(length > 0, length, 1.0))).astype(x.dtype)
     return x - (x @ unit)[..., None] * jnp.broadcast_to(unit, x.shape)
 
 

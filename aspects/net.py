@@ -7,6 +7,7 @@ a single token for a vector.
 import dataclasses
 from typing import Any, Mapping
 
+from flax import core
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,12 @@ from aspects.sites import tag
 
 Array = jax.Array
 Spec = Mapping[str, Any]
+
+# The parts of a network: the family of each, and the fields that the skeleton gives to it.
+PARTS = {'embed': ('embeds', ('width',)), 'mixer': ('mixers', ()), 'channel': ('channels', ()), 'norm': ('norms', ()),
+         'placement': ('placements', ('norm', 'branch', 'depth')), 'branch': ('branches', ('depth',)),
+         'stack': ('stacks', ('block', 'depth')), 'transition': ('transitions', ('width',)),
+         'head': ('heads', ('outputs',))}
 
 
 class Block(nn.Module):
@@ -61,15 +68,21 @@ class Net(nn.Module):
   head: Spec
   mixer: Spec | None = None
   channel: Spec | None = None
-  norm: Spec = dataclasses.field(default_factory=lambda: {'name': 'layer'})
-  placement: Spec = dataclasses.field(default_factory=lambda: {'name': 'pre'})
+  norm: Spec = core.FrozenDict(name='layer')
+  placement: Spec = core.FrozenDict(name='pre')
   branch: Spec | None = None
-  stack: Spec = dataclasses.field(default_factory=lambda: {'name': 'plain'})
+  stack: Spec = core.FrozenDict(name='plain')
   transition: Spec | None = None
   depth: int = 4
   width: int = 64
   stages: tuple[tuple[int, int], ...] = ()
   dtype: str = 'float32'
+
+  def __post_init__(self):
+    for field in PARTS:                              # networks that hash by value let `forward` compile once
+      object.__setattr__(self, field, plugin.freeze(getattr(self, field), core.FrozenDict))
+    object.__setattr__(self, 'stages', plugin.freeze(self.stages))
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, inputs: Array, mask: Array | None = None) -> Array:
@@ -91,32 +104,63 @@ class Net(nn.Module):
 
 
 def check(spec: Spec) -> None:
-  """Checks the parts of a network's spec by name and field before anything is made.
+  """Checks a network's spec and its parts, nested ones too, by name and field before anything is made.
 
   Raises:
     ValueError: with the place (`net.mixer`), the value and the nearest valid name.
   """
-  given = {'mixers': (), 'channels': (), 'norms': (), 'placements': ('norm', 'branch', 'depth'), 'branches': ('depth',),
-           'stacks': ('block', 'depth'), 'embeds': ('width',), 'heads': ('outputs',), 'transitions': ('width',)}
-  for field, family in (('embed', 'embeds'), ('mixer', 'mixers'), ('channel', 'channels'), ('norm', 'norms'),
-                        ('placement', 'placements'), ('branch', 'branches'), ('stack', 'stacks'),
-                        ('transition', 'transitions'), ('head', 'heads')):
-    if field in spec and spec[field] is not None:
-      plugin.check(family, spec[field], (*given[family], 'dtype'), f'net.{field}')
+  known = plugin.fields(Net)
+  for field in spec:
+    if field not in known:
+      raise ValueError(f'net has no field {field!r}; {plugin.nearest(field, known)}')
+  for field, required in known.items():
+    if required and field != 'outputs' and spec.get(field) is None:   # the size of the head may come from the task
+      raise ValueError(f'net needs the field {field!r}')
+  _check_parts(spec, 'net')
   if len(spec.get('stages', ())) > 1 and not spec.get('transition'):
     raise ValueError(f"net.stages has {len(spec['stages'])} stages and net.transition is not given; "
                      "for example dict(name='strided')")
 
 
-def to_scanned(params: Mapping, stage: str = 'stage_0') -> dict:
-  """Parameters of an unrolled stack as those of the scanned one: `block_0, block_1, ...` become `block` with a layer axis."""
-  blocks = sorted((k for k in params[stage] if k.startswith('block_')), key=lambda k: int(k[6:]))
-  joined = jax.tree.map(lambda *x: jnp.stack(x), *(params[stage][b] for b in blocks))
-  return {**params, stage: {'block': joined}}
+def _check_parts(spec: Spec, where: str) -> None:
+  for field, (family, given) in PARTS.items():
+    if spec.get(field) is not None:
+      plugin.check(family, spec[field], (*given, 'dtype'), f'{where}.{field}')
+      _check_parts(spec[field], f'{where}.{field}')
 
 
-def to_unrolled(params: Mapping, stage: str = 'stage_0') -> dict:
-  """The inverse of `to_scanned`."""
-  stacked = params[stage]['block']
-  depth = jax.tree.leaves(stacked)[0].shape[0]
-  return {**params, stage: {f'block_{i}': jax.tree.map(lambda x: x[i], stacked) for i in range(depth)}}
+def to_scanned(params: Mapping) -> dict:
+  """Parameters of unrolled stacks as those of scanned ones: `block_0, block_1, ...` become `block` with a layer axis.
+
+  Raises:
+    ValueError: no stage of `params` has numbered blocks, or those of one stage differ in shape.
+  """
+  out = dict(params)
+  for stage in _stages(params, 'block_0'):
+    blocks = [params[stage][f'block_{i}'] for i in range(len(params[stage]))]
+    if len({str(jax.tree.map(jnp.shape, block)) for block in blocks}) > 1:
+      raise ValueError(f'the blocks of {stage!r} differ in their parameters, so that they cannot be scanned')
+    out[stage] = {'block': jax.tree.map(lambda *x: jnp.stack(x), *blocks)}
+  return out
+
+
+def to_unrolled(params: Mapping) -> dict:
+  """The inverse of `to_scanned`.
+
+  Raises:
+    ValueError: no stage of `params` is scanned, or a block has no layer axis.
+  """
+  out = dict(params)
+  for stage in _stages(params, 'block'):
+    depth, *others = {x.shape[:1] for x in jax.tree.leaves(params[stage]['block'])}
+    if others or not depth:
+      raise ValueError(f"the parameters of {stage!r} have no layer axis in common: its block is not scanned but shared")
+    out[stage] = {f'block_{i}': jax.tree.map(lambda x: x[i], params[stage]['block']) for i in range(depth[0])}
+  return out
+
+
+def _stages(params: Mapping, block: str) -> list[str]:
+  found = [k for k in params if k.startswith('stage_') and block in params[k]]
+  if not found:
+    raise ValueError(f'no stage of these parameters has a {block!r}; they have {sorted(params)}')
+  return found

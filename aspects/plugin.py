@@ -11,6 +11,8 @@ import inspect
 import pkgutil
 from typing import Any, Iterable, Mapping
 
+from flax import core
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
   """The end of an error message: what `name` may have meant and what there is."""
@@ -21,9 +23,10 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def families() -> tuple[str, ...]:
-  """The families: folders of this package with one component a file."""
+  """The families: folders of this package with one component a file. `nn` and `report` hold what others share."""
   package = importlib.import_module('aspects')
-  return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.ispkg))
+  return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__)
+                      if m.ispkg and m.name not in ('nn', 'report')))
 
 
 def names(family: str) -> tuple[str, ...]:
@@ -31,7 +34,13 @@ def names(family: str) -> tuple[str, ...]:
   if family not in families():
     raise ValueError(f'there is no family {family!r}; {nearest(family, families())}')
   package = importlib.import_module(f'aspects.{family}')
-  return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg))
+  return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith('_')))
+
+
+def examples(family: str) -> list[dict[str, Any]]:
+  """Specs of every component of a family, with the fields that its attribute `examples` lists: for contract tests."""
+  return [{'name': name, **fields} for name in names(family)
+          for fields in getattr(component(family, name), 'examples', ({},))]
 
 
 def component(family: str, name: str) -> Any:
@@ -81,11 +90,11 @@ def fields(part: Any) -> dict[str, bool]:
           if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != 'self'}
 
 
-def freeze(value: Any) -> Any:
-  """Lists become tuples and mappings plain dicts, all the way down, so that components are comparable."""
+def freeze(value: Any, mapping: type = dict) -> Any:
+  """Lists become tuples and mappings `mapping`s, all the way down; with `FrozenDict` the result hashes by value."""
   if isinstance(value, Mapping):
-    return {k: freeze(v) for k, v in value.items()}
-  return tuple(freeze(v) for v in value) if isinstance(value, (list, tuple)) else value
+    return mapping({k: freeze(v, mapping) for k, v in value.items()})
+  return tuple(freeze(v, mapping) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 def check(family: str, spec: Mapping[str, Any], given: Iterable[str] = (), where: str = '') -> Any:
@@ -95,7 +104,7 @@ def check(family: str, spec: Mapping[str, Any], given: Iterable[str] = (), where
     ValueError: no name, an unknown component, an unknown or a missing field; with the place and the nearest.
   """
   where = where or family
-  if not isinstance(spec, Mapping) or 'name' not in spec:
+  if not isinstance(spec, Mapping) or not isinstance(dict(spec).get('name'), str):
     raise ValueError(f'{where}: a component is given as dict(name=..., field=...), got {spec!r}; '
                      f'{nearest("", names(family))}')
   try:
@@ -120,7 +129,7 @@ def build(family: str, spec: Mapping[str, Any], where: str = '', **given) -> Any
   """
   part = check(family, spec, given, where)
   known = fields(part)
-  chosen = {k: freeze(v) for k, v in spec.items() if k != 'name'}
+  chosen = {k: freeze(v, core.FrozenDict) for k, v in spec.items() if k != 'name'}
   added = {k: v for k, v in given.items() if k == 'name' or (k in known and k not in chosen)}
   try:
     return part(**chosen, **added)

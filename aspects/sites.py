@@ -2,12 +2,13 @@
 
 A site is spelled `slot.layer`, `resid_post.3`, whether the blocks are unrolled, scanned or share their weights. Layers are
 numbered in forward order, flattened over stages. Outside a block a slot stands alone (`embed`, `logits`). A module called
-twice keeps `@k`. Modules without a `tag` are addressed by their path, `Block_1/Dense_0`, and can be recorded, not edited.
+several times in its block, or scanned inside it, keeps `@k`. Modules without a `tag` are addressed by their path, `Block_1/Dense_0`, and can be recorded, not edited.
 The table of slots is in `docs/sites.md`.
 """
 import collections
 import contextlib
 import contextvars
+import dataclasses
 import fnmatch
 import functools
 import re
@@ -23,21 +24,39 @@ from aspects.plugin import nearest
 
 Array = jax.Array
 
-# What the trace in progress has passed, in forward order; only ever set around one `apply` inside one trace.
-_trace: contextvars.ContextVar[list | None] = contextvars.ContextVar('trace', default=None)
+class _Trace(NamedTuple):
+  """What one trace passed, (path, slot, shapes, body) in forward order, and where an edit was read."""
+  passed: list
+  edited: set
+
+
+# Only ever set around one `apply` inside one trace.
+_trace: contextvars.ContextVar[_Trace | None] = contextvars.ContextVar('trace', default=None)
 _BLOCK = re.compile(r'(?i)(.*[a-z_])?(block|layer)s?(_?\d+)?$')
 _NUMBERED = re.compile(r'.*_\d+$')
 
 
 def tag(module: nn.Module, slot: str, x: Array) -> Array:
   """Names `x`, of any shape: applies the edit planted at this site, if any, then records the value."""
+  trace = _trace.get()
   if module.has_variable('edits', slot):
     x = module.get_variable('edits', slot)(x)
-  trace = _trace.get()
-  if trace is not None:
-    trace.append((module.path, slot, jnp.ndim(x)))
+    if trace is not None:
+      trace.edited.add((module.path, slot))
+  _passed(module, slot, x)
   module.sow('intermediates', slot, x)
   return x
+
+
+def _passed(module, slot, value):
+  trace = _trace.get()
+  if trace is not None:
+    # Modules in one scanned body have one root scope; it tells bodies of equal length apart.
+    trace.passed.append((module.path, slot, [jnp.shape(x) for x in _arrays(value)], module.scope.root))
+
+
+def _arrays(tree) -> list:
+  return [x for x in jax.tree.leaves(tree) if hasattr(x, 'shape')]
 
 
 class Site(NamedTuple):
@@ -53,15 +72,14 @@ class Site(NamedTuple):
   def read(self, intermediates: Mapping) -> Array:
     """The value of this site in an `intermediates` collection."""
     node = functools.reduce(lambda tree, key: tree[key], self.path, intermediates)
-    value = node[self.slot][self.call]
-    return jax.tree.leaves(value)[self.leaf][self.row]
+    return _arrays(node[self.slot][self.call])[self.leaf][self.row]
 
 
 # --- discovery ------------------------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
 def _tracing():
-  token = _trace.set([])
+  token = _trace.set(_Trace([], set()))
   try:
     yield _trace.get()
   finally:
@@ -70,46 +88,60 @@ def _tracing():
 
 def _apply(net, variables, inputs, kwargs, modules: bool):
   """(outputs, intermediates, trace) of one application; with `modules` the outputs of all modules are sown too."""
-  with _tracing() as trace:
-    def passed(module, method):
-      if method != '__call__':
-        return False
-      params = module.variables.get('params', {})
-      trace.append((module.path, method, jax.tree.map(jnp.ndim, dict(params))))
-      return True
+  def note(call, args, kwargs, context):
+    out = call(*args, **kwargs)
+    if modules and context.method_name == '__call__':
+      _passed(context.module, '__call__', out)
+    return out
+  variables = {k: v for k, v in variables.items() if k != 'intermediates'}
+  with _tracing() as trace, nn.intercept_methods(note):
     out, state = net.apply(variables, *inputs, mutable=['intermediates'],
-                           capture_intermediates=passed if modules else False, **kwargs)
+                           capture_intermediates=lambda _, method: modules and method == '__call__', **kwargs)
   return out, state.get('intermediates', {}), trace
 
 
-def _scan_axes(path, inner_ndims, params) -> int:
-  """How many axes scans have put in front of the parameters of the module at `path`."""
-  outer = params
-  for key in path:
-    outer = outer.get(key, {}) if isinstance(outer, Mapping) else {}
-  inner, outer = jax.tree.leaves(inner_ndims), jax.tree.leaves(jax.tree.map(jnp.ndim, outer))
-  return outer[0] - inner[0] if inner and len(inner) == len(outer) else -1
+class _Found(NamedTuple):
+  """Something sown: when it was passed, in which scanned body, and the lengths of the scanned axes before its own."""
+  path: tuple[str, ...]
+  slot: str
+  positions: tuple[int, ...]
+  body: int
+  lead: tuple[int, ...]
+  calls: int
+  leaf: int
 
 
-def _occurrences(trace, intermediates, params):
-  """(path, slot, position, scanned axes, calls, leaf) of everything sown, in forward order."""
-  first, axes = {}, {}
-  for position, (path, slot, seen) in enumerate(trace):
-    first.setdefault((path, slot), (position, seen))
-    if slot == '__call__':
-      axes[path] = _scan_axes(path, seen, params)
-  for path in sorted(axes, key=len):                 # a module without parameters stands in the scan of its parent
-    if axes[path] < 0:
-      axes[path] = next((axes[path[:k]] for k in range(len(path) - 1, 0, -1) if axes.get(path[:k], -1) >= 0), 0)
-  flat = traverse_util.flatten_dict(intermediates, is_leaf=lambda _, v: not isinstance(v, Mapping))
-  for key, values in flat.items():
-    path, slot = key[:-1], key[-1]
-    if (path, slot) not in first:
+def _occurrences(trace: _Trace, intermediates) -> list[_Found]:
+  passed = {}
+  for position, (path, slot, shapes, root) in enumerate(trace.passed):
+    passed.setdefault((path, slot), (shapes, root, []))[2].append(position)
+  sown = traverse_util.flatten_dict(intermediates, is_leaf=lambda _, v: not isinstance(v, Mapping))
+  _refuse_lost(passed, sown)
+  found = []
+  for (*path, slot), values in sown.items():
+    if (tuple(path), slot) not in passed:
       continue                                       # sown without `tag`: not a site
-    position, seen = first[path, slot]
-    for leaf, value in enumerate(jax.tree.leaves(values[0])):
-      lead = axes[path] if slot == '__call__' else value.ndim - seen
-      yield path, slot, position, value.shape[:lead], len(values), leaf
+    shapes, root, positions = passed[tuple(path), slot]
+    for leaf, (value, shape) in enumerate(zip(_arrays(values[0]), shapes)):
+      lead = value.shape[:value.ndim - len(shape)]
+      if value.shape[len(lead):] != shape:
+        raise ValueError(f'{"/".join(path)}: {slot!r} has shape {shape} and is stacked to {value.shape}; stack it in '
+                         "front, nn.scan(..., variable_axes={'intermediates': 0, 'edits': 0})")
+      found.append(_Found(tuple(path), slot, tuple(positions), id(root), lead, len(values), leaf))
+  return found
+
+
+def _refuse_lost(passed, sown):
+  """A tag that left no value, or a value whose tag was not passed, would be dropped in silence."""
+  for path, slot in passed:
+    if slot != '__call__' and path + (slot,) not in sown:
+      raise ValueError(f'the tag {slot!r} in {"/".join(path)!r} left no value: a lifted transformation drops it; write '
+                       "nn.scan(..., variable_axes={'params': 0, 'intermediates': 0, 'edits': 0})")
+  slots = {slot for _, slot in passed} - {'__call__'}
+  for *path, slot in sown:
+    if slot in slots and (tuple(path), slot) not in passed:
+      raise ValueError(f'{"/".join(path)!r} sows {slot!r}, the name of a site, without passing a tag: it is sown by hand '
+                       '(use tag) or reuses a trace of nn.jit (leave it out: forward compiles the whole network)')
 
 
 def _layer_prefix(path, pattern) -> tuple[str, ...] | None:
@@ -117,54 +149,92 @@ def _layer_prefix(path, pattern) -> tuple[str, ...] | None:
   return next((path[:k + 1] for k, part in enumerate(path) if pattern.match(part)), None)
 
 
-def _number_layers(occurrences) -> dict[tuple, tuple[int, int]]:
-  """{(prefix, row): (position of its group, layer)} in forward order; blocks inside one scanned body interleave."""
-  groups = {}
-  for prefix, position, lead in occurrences:
-    group = (prefix[:-1], lead) if lead else (prefix, lead)
-    groups.setdefault(group, {}).setdefault(prefix, position)
-  numbers, layer = {}, 0
-  for (_, lead), prefixes in sorted(groups.items(), key=lambda g: min(g[1].values())):
-    start = min(prefixes.values())
-    for row in np.ndindex(*lead):
-      for prefix in sorted(prefixes, key=prefixes.get):
-        numbers[prefix, row] = (start, layer)
+class _Group(NamedTuple):
+  """Modules that take turns: one module, or all that lie in one scanned body; {path: when it was first passed}."""
+  lead: tuple[int, ...]
+  first: dict[tuple[str, ...], int]
+  bodies: set
+  start: int
+  end: int
+
+
+def _groups(modules) -> list[_Group]:
+  """Groups `modules`, {(path, scanned axes): [found]}, in forward order."""
+  groups = []
+  for (path, lead), found in sorted(modules.items(), key=lambda m: min(f.positions[0] for f in m[1])):
+    start, end = min(f.positions[0] for f in found), max(f.positions[-1] for f in found)
+    bodies, last = {f.body for f in found}, groups[-1] if groups else None
+    # A scanned body is traced more than once, so that the passes of its modules interleave.
+    if lead and last and lead == last.lead and (start < last.end or bodies & last.bodies):
+      groups[-1] = _Group(lead, last.first | {path: start}, last.bodies | bodies, last.start, max(last.end, end))
+    else:
+      groups.append(_Group(lead, {path: start}, bodies, start, end))
+  return groups
+
+
+def _number_layers(blocks) -> dict[tuple, tuple[int, int]]:
+  """{(block, row, scanned axes): (start of its group, layer)} in forward order; blocks of one scanned body interleave."""
+  numbers, layer, last = {}, 0, None
+  for group in _groups(blocks):
+    if last and last.lead and group.lead and group.start < last.end:
+      raise ValueError(f'the blocks {["/".join(b) for b in (*last.first, *group.first)]} stand at different depths of '
+                       'nested scans, so their layers have no single order; scan them at one depth')
+    for row in np.ndindex(*group.lead):
+      for prefix in group.first:
+        numbers[prefix, row, group.lead] = (group.start, layer)
         layer += 1
+    last = group
   return numbers
 
 
-def _tagged_sites(occurrences) -> dict[str, Site]:
-  prefixes = {o: _layer_prefix(o[0], _BLOCK) for o in occurrences}
-  alone = [o[1] for o, prefix in prefixes.items() if prefix is None]
-  for o, prefix in prefixes.items():
-    if prefix is None and (alone.count(o[1]) > 1 or o[3]):
-      prefixes[o] = _layer_prefix(o[0], _NUMBERED) or (o[0] if o[3] else None)
-  numbers = _number_layers([(p, o[2], o[3]) for o, p in prefixes.items() if p is not None])
-  found = []
-  for o, prefix in prefixes.items():
-    path, slot, position, lead, calls, _ = o
-    for row in np.ndindex(*lead):
-      start, layer = numbers[prefix, row] if prefix is not None else (position, None)
-      for call in range(calls):
-        name = slot + (f'.{layer}' if layer is not None else '') + (f'@{call}' if calls > 1 else '')
-        key = (start, -1 if layer is None else layer, position, call)
-        found.append((key, Site(name, path, slot, call, row, calls)))
-  return _unique(found)
+def _prefixes(found: list[_Found]) -> list[tuple[str, ...] | None]:
+  """The block that each site lies in; without one, a numbered module where the slot alone would not be a name."""
+  prefixes = [_layer_prefix(f.path, _BLOCK) for f in found]
+  alone = [f.slot for f, prefix in zip(found, prefixes) if prefix is None]
+  for i, f in enumerate(found):
+    if prefixes[i] is None and (alone.count(f.slot) > 1 or f.lead):
+      prefixes[i] = _layer_prefix(f.path, _NUMBERED) or (f.path if f.lead else None)
+  return prefixes
 
 
-def _module_sites(occurrences) -> dict[str, Site]:
-  found = []
-  leaves = {}
-  for path, slot, _, _, _, leaf in occurrences:
-    leaves[path, slot] = max(leaf, leaves.get((path, slot), 0))
-  for path, slot, position, lead, calls, leaf in occurrences:
-    for row in np.ndindex(*lead):
-      for call in range(calls):
-        name = '/'.join(path) or 'output'
+def _tagged_sites(found: list[_Found]) -> dict[str, Site]:
+  prefixes = _prefixes(found)
+  own, blocks, inside = {}, {}, {}                   # own: how many scanned axes hold the block; others lie inside it
+  for f, prefix in zip(found, prefixes):
+    own[prefix] = min(len(f.lead), own.get(prefix, len(f.lead)))
+  for f, prefix in zip(found, prefixes):
+    blocks.setdefault((prefix, f.lead[:own[prefix]]), []).append(f)
+    inside.setdefault((prefix, f.lead), f.positions[0])
+  numbers = _number_layers({key: fs for key, fs in blocks.items() if key[0] is not None})
+  named = []
+  for f, prefix in zip(found, prefixes):
+    lead, inner = f.lead[:own[prefix]], f.lead[own[prefix]:]
+    for row in np.ndindex(*f.lead):
+      start, layer = (f.positions[0], -1) if prefix is None else numbers[prefix, row[:len(lead)], lead]
+      step = int(np.ravel_multi_index(row[len(lead):], inner)) if inner else 0
+      for call in range(f.calls):
+        name = f.slot + (f'.{layer}' if layer >= 0 else '')
+        name += f'@{step * f.calls + call}' if inner or f.calls > 1 else ''
+        position = f.positions[min(call, len(f.positions) - 1)]
+        order = (start, layer, inside[prefix, f.lead] if inner else position, step, position)
+        named.append((order, Site(name, f.path, f.slot, call, row, f.calls)))
+  return _unique(named)
+
+
+def _module_sites(found: list[_Found]) -> dict[str, Site]:
+  leaves = collections.Counter(f.path for f in found)
+  start = {(path, group.lead): group.start for group in _groups({(f.path, f.lead): [f] for f in found})
+           for path in group.first}
+  named = []
+  for f in found:
+    for row in np.ndindex(*f.lead):
+      for call in range(f.calls):
+        name = '/'.join(f.path) or 'output'
         name += f'.{".".join(map(str, row))}' if row else ''
-        name += (f'@{call}' if calls > 1 else '') + (f':{leaf}' if leaves[path, slot] else '')
-        found.append(((position, row, call, leaf), Site(name, path, slot, call, row, calls, leaf)))
-  return _unique(found)
+        name += (f'@{call}' if f.calls > 1 else '') + (f':{f.leaf}' if leaves[f.path] > 1 else '')
+        order = (start[f.path, f.lead], row, f.positions[min(call, len(f.positions) - 1)], f.leaf)
+        named.append((order, Site(name, f.path, f.slot, call, row, f.calls, f.leaf)))
+  return _unique(named)
 
 
 def _unique(found) -> dict[str, Site]:
@@ -188,15 +258,17 @@ def survey(net: nn.Module, variables, *inputs, modules: bool | None = None, **kw
   """Finds the sites of `net` by tracing it abstractly; nothing runs.
 
   `modules=True` adds the outputs of all modules by path; None adds them only if the network has no tag.
+
+  Raises:
+    ValueError: a tag whose value is lost in a lifted transformation, or a name that two tensors claim.
   """
   kept = {}
   def trace(variables, *inputs):
     _, intermediates, passed = _apply(net, variables, inputs, kwargs, modules is not False)
-    found = list(_occurrences(passed, intermediates, variables.get('params', {})))
-    kept['tagged'] = _tagged_sites([o for o in found if o[1] != '__call__'])
-    kept['modules'] = _module_sites([o for o in found if o[1] == '__call__'])
-    if modules is None and kept['tagged']:
-      kept['modules'] = {}
+    found = _occurrences(passed, intermediates)
+    kept['tagged'] = _tagged_sites([f for f in found if f.slot != '__call__'])
+    kept['modules'] = {} if modules is None and kept['tagged'] else _module_sites(
+        [f for f in found if f.slot == '__call__'])
     both = kept['tagged'] | kept['modules']
     return {name: site.read(intermediates) for name, site in both.items()}
   specs = jax.eval_shape(trace, variables, *inputs)
@@ -210,38 +282,62 @@ def sites(net: nn.Module, variables, *inputs, **kwargs) -> dict[str, jax.ShapeDt
 
 # --- selection ------------------------------------------------------------------------------------------------------
 
-# Other libraries' names where they mean the same tensor. `hook_embed` and `hook_normalized` do not, and are absent.
-_TRANSFORMERLENS = {
-    'hook_resid_pre': 'resid_pre', 'hook_resid_mid': 'resid_mid', 'hook_resid_post': 'resid_post',
-    'hook_attn_out': 'attn_out', 'hook_mlp_out': 'mlp_out', 'attn.hook_q': 'q', 'attn.hook_k': 'k',
-    'attn.hook_v': 'v', 'attn.hook_rot_q': 'q_rot', 'attn.hook_rot_k': 'k_rot', 'attn.hook_z': 'z',
-    'attn.hook_attn_scores': 'attn_scores', 'attn.hook_pattern': 'attn_probs', 'mlp.hook_pre': 'channel_pre',
-    'mlp.hook_post': 'channel_act'}
+# Names in TransformerLens where they mean the same tensor, under `blocks.{layer}.`. `hook_embed`, `hook_normalized`,
+# `hook_attn_in` and `hook_mlp_in` mean others (without positions; without gain; before the norm) and are absent.
+_HOOKS = {
+    'resid_pre': 'hook_resid_pre', 'resid_mid': 'hook_resid_mid', 'resid_post': 'hook_resid_post',
+    'attn_out': 'hook_attn_out', 'mlp_out': 'hook_mlp_out', 'q': 'attn.hook_q', 'k': 'attn.hook_k', 'v': 'attn.hook_v',
+    'q_rot': 'attn.hook_rot_q', 'k_rot': 'attn.hook_rot_k', 'attn_scores': 'attn.hook_attn_scores',
+    'attn_probs': 'attn.hook_pattern', 'z': 'attn.hook_z', 'mlp_pre': 'mlp.hook_pre',
+    'mlp_gate': 'mlp.hook_pre_linear', 'mlp_act': 'mlp.hook_post'}
+# Its post-norm block has `hook_resid_mid` and `hook_resid_post` before the norm, where this library has them after it.
+_POST_NORM_HOOKS = _HOOKS | {'resid_mid': None, 'mixer_sum': 'hook_resid_mid', 'channel_sum': 'hook_resid_post',
+                             'resid_post': 'hook_normalized_resid_post'}
+# Names in interp-engine that differ from this library's and mean the same tensor.
+_POINTS = {'attn_out': 'attn_out_post', 'mlp_out': 'mlp_out_post', 'mlp_gate': 'mlp_pre_linear', 'v': 'value'}
+_ALIAS = re.compile(r'attn_|mlp_|value\.|blocks\.')
 
 
-def _canonical(pattern: str, names: Iterable[str]) -> str:
-  """Resolves aliases and negative layers of `pattern`; refuses an alias that would mean another tensor."""
-  hooked = re.fullmatch(r'blocks\.([^.]+)\.(.+)', pattern)
-  if hooked:
-    if hooked[2] not in _TRANSFORMERLENS:
-      raise ValueError(f'site {pattern!r}: no tensor here has the meaning of {hooked[2]!r}; '
-                       f'{nearest(hooked[2], _TRANSFORMERLENS)}')
-    pattern = f'{_TRANSFORMERLENS[hooked[2]]}.{hooked[1]}'
-  slot, dot, layer = pattern.partition('.')
-  names = set(names)
-  if slot in ('attn_in', 'attn_raw', 'attn_out') and pattern not in names:
-    if not any(re.match(r'z(\.|$)', n) for n in names):
-      raise ValueError(f'site {pattern!r}: this network mixes tokens without attention; '
-                       f'its name is {slot.replace("attn", "mixer") + dot + layer!r}')
-    slot = slot.replace('attn_', 'mixer_')
-  if slot in ('mlp_in', 'mlp_raw', 'mlp_out') and pattern not in names:
-    slot = slot.replace('mlp_', 'channel_')
-  if re.fullmatch(r'-\d+', layer):
-    layers = sorted({int(m[1]) for n in names if (m := re.fullmatch(re.escape(slot) + r'\.(\d+)', n))})
-    if not -len(layers) <= int(layer) < 0:
-      raise ValueError(f'site {pattern!r}: {slot!r} has {len(layers)} layers; {nearest(slot, names)}')
-    layer = str(layers[int(layer)])
-  return slot + dot + layer
+def _aliases(names: Iterable[str]) -> dict[str, str]:
+  """{other spelling: name}, only where both mean the same tensor in this network."""
+  names, out = set(names), {}
+  for name in names:
+    slot, dot, layer = name.partition('.')
+    if slot.startswith('mixer_') and f'z{dot}{layer}' in names:
+      slot = slot.replace('mixer_', 'attn_')
+    slot = slot.replace('channel_', 'mlp_') if slot != 'channel_sum' else slot
+    out[slot + dot + layer] = name
+    if slot in _POINTS:
+      out[_POINTS[slot] + dot + layer] = name
+    hooks = _POST_NORM_HOOKS if {f'mixer_sum.{layer}', f'channel_sum.{layer}'} & names else _HOOKS
+    if dot and hooks.get(slot):
+      out[f'blocks.{layer}.{hooks[slot]}'] = name
+  return {alias: name for alias, name in out.items() if alias not in names}
+
+
+def _from_the_end(pattern: str, spelled: Iterable[str]) -> str:
+  """Turns a negative layer of `pattern` into the layer that it counts to."""
+  negative = re.search(r'(?<=\.)-\d+(?=[.@]|$)', pattern)
+  if not negative:
+    return pattern
+  head, tail = pattern[:negative.start()], pattern[negative.end():]
+  numbered = re.compile(fnmatch.translate(f'{head}\0{tail}').replace('\0', r'(\d+)'))
+  layers = sorted({int(m[1]) for n in spelled if (m := numbered.match(n))})
+  if layers and int(negative[0]) < -len(layers):
+    raise ValueError(f'site {pattern!r}: there are {len(layers)} layers of {head + "*" + tail!r}, so the first is '
+                     f'{head}-{len(layers)}{tail}')
+  return f'{head}{layers[int(negative[0])]}{tail}' if layers else pattern
+
+
+def _no_match(pattern: str, names: Iterable[str]) -> str:
+  hook = re.fullmatch(r'blocks\.[^.]+\.(.+)', pattern)
+  if hook and hook[1] not in {*_HOOKS.values(), *_POST_NORM_HOOKS.values()}:
+    return f'no tensor here has the meaning of {hook[1]!r}; {nearest(hook[1], {h for h in _HOOKS.values() if h})}'
+  attention = re.fullmatch(r'attn_(in|raw|out)(\..*)?', pattern)
+  if attention:
+    other = f'mixer_{attention[1]}{attention[2] or ""}'
+    return f'no attention computes that tensor in this network; what mixes its tokens is named {other!r}'
+  return nearest(pattern, names)
 
 
 def select(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
@@ -250,41 +346,64 @@ def select(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
   Raises:
     ValueError: a pattern matches nothing; the message names the nearest sites.
   """
-  if isinstance(patterns, str):
-    patterns = (patterns,)
   names, chosen = list(names), set()
-  for pattern in patterns:
-    wanted = _canonical(pattern, names)
-    hits = [n for n in names if n == wanted] or [n for n in names if fnmatch.fnmatchcase(n, wanted)]
+  for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+    spelled = {n: n for n in names} | (_aliases(names) if _ALIAS.match(pattern) else {})
+    wanted = _from_the_end(pattern, spelled)
+    hits = [wanted] if wanted in spelled else [s for s in spelled if fnmatch.fnmatchcase(s, wanted)]
     if not hits:
-      raise ValueError(f'no site matches {pattern!r}; {nearest(wanted, names)}')
-    chosen.update(hits)
+      raise ValueError(f'no site matches {pattern!r}; {_no_match(pattern, names)}')
+    chosen.update(spelled[hit] for hit in hits)
   return tuple(n for n in names if n in chosen)
 
 
 # --- forward --------------------------------------------------------------------------------------------------------
 
-def _stack(edits: list[tuple[tuple[int, ...], Any]], lead: tuple[int, ...]):
-  """One edit whose leaves have the scanned axes in front: `edits` at their rows, switched off elsewhere."""
-  filler = edits[0][1]
-  at = dict(edits)
-  rows = [at.get(row, filler) for row in np.ndindex(*lead)]
-  on = jnp.asarray([row in at for row in np.ndindex(*lead)])
+def _stack(edits: dict[tuple[int, ...], Any], lead: tuple[int, ...]):
+  """One edit whose arrays have the scanned axes in front: `edits` at their rows, switched off elsewhere."""
+  filler = next(iter(edits.values()))
+  rows = list(np.ndindex(*lead))
   def join(*leaves):
-    shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in leaves))
-    joined = jnp.stack([jnp.broadcast_to(x, shape) for x in leaves])
-    return joined.reshape(lead + shape)
-  joined = jax.tree.map(join, *rows)
-  inner = joined.on.shape[len(lead):]
-  return joined.replace(on=joined.on & jnp.broadcast_to(on.reshape(lead + (1,) * len(inner)), joined.on.shape))
+    stacked = jnp.stack([jnp.asarray(x) for x in leaves])
+    return stacked.reshape(lead + stacked.shape[1:])
+  joined = jax.tree.map(join, *(edits.get(row, filler) for row in rows))
+  here = jnp.asarray([row in edits for row in rows]).reshape(lead + (1,) * (joined.on.ndim - len(lead)))
+  return joined.replace(on=joined.on & jnp.broadcast_to(here, joined.on.shape))
+
+
+def _kind(edit) -> tuple:
+  """What edits must have in common to be stacked as one."""
+  leaves, structure = jax.tree.flatten(edit)
+  return structure, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+
+
+def _links(chosen: Mapping[tuple[int, ...], list], lead: tuple[int, ...]) -> list:
+  """The edits of one slot, {row: [edits in order]}, as few edits applied in order."""
+  if not lead:
+    return chosen[()]
+  links = []
+  for k in range(max(map(len, chosen.values()))):
+    kinds = {}
+    for row, edits in chosen.items():
+      if k < len(edits):
+        kinds.setdefault(_kind(edits[k]), {})[row] = edits[k]
+    links += [_stack(alike, lead) for alike in kinds.values()]
+  return links
 
 
 def plant(edits: Mapping[str, Any], found: Map) -> dict:
-  """{pattern: edit} as the `edits` collection that `tag` reads; several edits of one site apply in order."""
-  from aspects.edits import Chain
-  planted: dict[tuple, list] = {}
+  """{pattern: edit} as the `edits` collection that `tag` reads; several edits of one site apply in order.
+
+  Raises:
+    ValueError: a pattern that matches no site, a site that cannot be edited, or something that is not an edit.
+  """
+  from aspects.edits import Chain, Edit
+  planted: dict[tuple, dict] = {}
   for pattern, edit in edits.items():
-    if not found.tagged or not _matches(pattern, found.tagged):
+    links = edit.links if isinstance(edit, Chain) else (edit,)
+    if not all(isinstance(link, Edit) for link in links):
+      raise ValueError(f'{pattern!r}: {edit!r} is not an edit; give an instance of aspects.edits.Edit')
+    if not matches(pattern, found.tagged):
       select((pattern,), found.specs)
       raise ValueError(f'site {pattern!r} is the output of a module without a tag and can be recorded only; to edit '
                        f"it write x = tag(self, 'name', x) in the module")
@@ -293,56 +412,60 @@ def plant(edits: Mapping[str, Any], found: Map) -> dict:
       if site.calls > 1:
         raise ValueError(f'site {name!r} is one of {site.calls} calls of {"/".join(site.path)!r}, which read the same '
                          'edit; scan over the calls or give them modules of their own')
-      planted.setdefault((site.path, site.slot), []).append((site.row, edit))
-  leads = {}
-  for site in found.tagged.values():
-    lead = tuple(r + 1 for r in site.row)
-    leads[site.path, site.slot] = tuple(map(max, zip(lead, leads.get((site.path, site.slot), lead))))
+      planted.setdefault((*site.path, site.slot), {}).setdefault(site.row, []).extend(links)
   out = {}
-  for (path, slot), chosen in planted.items():
-    lead = leads[path, slot]
-    links = [e for _, e in chosen] if not lead else [_stack(g, lead) for g in _alike(chosen)]
-    out[path + (slot,)] = links[0] if len(links) == 1 else Chain(tuple(links))
+  for key, chosen in planted.items():
+    rows = [site.row for site in found.tagged.values() if (*site.path, site.slot) == key]
+    links = _links(chosen, tuple(1 + max(axis) for axis in zip(*rows)))
+    out[key] = links[0] if len(links) == 1 else Chain(tuple(links))
   return traverse_util.unflatten_dict(out)
 
 
-def _matches(pattern, names) -> bool:
+def matches(pattern: str, names: Iterable[str]) -> bool:
+  """Whether `pattern` selects any of `names`."""
   try:
     return bool(select((pattern,), names))
   except ValueError:
     return False
 
 
-def _alike(chosen) -> list[list]:
-  """Groups (row, edit) pairs of one kind with distinct rows, in order, so that each group stacks into one edit."""
-  groups: list[tuple[Any, dict]] = []
-  for row, edit in chosen:
-    if groups and groups[-1][0] == jax.tree.structure(edit) and row not in groups[-1][1]:
-      groups[-1][1][row] = edit
-    else:
-      groups.append((jax.tree.structure(edit), {row: edit}))
-  return [list(rows.items()) for _, rows in groups]
-
-
 def record_sites(net, variables, inputs, record, edits, kwargs):
   """The traceable body of `forward`."""
   known = survey(net, variables, *inputs, **kwargs)
-  if not all(_matches(p, known.specs) for p in (*record, *edits)):
+  if not all(matches(p, known.specs) for p in (*record, *edits)):
     known = survey(net, variables, *inputs, modules=True, **kwargs)
   wanted = select(record, known.specs)
-  if edits:
-    variables = {**variables, 'edits': plant(edits, known)}
-  out, intermediates, _ = _apply(net, variables, inputs, kwargs, any(n in known.modules for n in wanted))
+  planted = plant(edits, known)
+  if planted:
+    variables = {**variables, 'edits': planted}
+  out, intermediates, trace = _apply(net, variables, inputs, kwargs, any(n in known.modules for n in wanted))
+  for *path, slot in traverse_util.flatten_dict(planted, is_leaf=lambda _, v: not isinstance(v, Mapping)):
+    if (tuple(path), slot) not in trace.edited:
+      raise ValueError(f'the edit of {slot!r} in {"/".join(path)!r} was not read: a lifted transformation drops it; '
+                       "write nn.scan(..., variable_axes={'params': 0, 'intermediates': 0, 'edits': 0})")
   # An OrderedDict leaves jit in the order it was made; a dict would come back sorted by name.
   acts = collections.OrderedDict((n, (known.tagged | known.modules)[n].read(intermediates)) for n in wanted)
-  missing = [n for n in wanted if n not in acts or acts[n].shape != known.specs[n].shape]
-  if missing:
-    raise ValueError(f'sites {missing} were asked for and not recorded in the shape that the survey found')
+  wrong = [n for n in wanted if acts[n].shape != known.specs[n].shape]
+  if wrong:
+    raise ValueError(f'sites {wrong} were not recorded in the shape that the survey found')
   return out, acts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Same:
+  """A network whose fields cannot be hashed, known by being the same object."""
+  net: nn.Module
+
+  def __hash__(self):
+    return id(self.net)
+
+  def __eq__(self, other):
+    return isinstance(other, _Same) and self.net is other.net
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _forward_jit(net, record, static, variables, inputs, edits, kwargs):
+  net = net.net if isinstance(net, _Same) else net
   return record_sites(net, variables, inputs, record, edits, {**dict(static), **kwargs})
 
 
@@ -358,11 +481,11 @@ def forward(net: nn.Module, variables, *inputs, record: Iterable[str] = (), edit
     logits, acts = forward(net, variables, x, record=('resid_post.*',), edits={'mixer_out.2': Skip()})
   """
   record = (record,) if isinstance(record, str) else tuple(record)
-  static = tuple(sorted((k, v) for k, v in kwargs.items() if isinstance(v, (bool, str))))
-  traced = {k: v for k, v in kwargs.items() if not isinstance(v, (bool, str))}
+  settings = {k: v for k, v in kwargs.items() if isinstance(v, (bool, str)) or callable(v)}
+  traced = {k: v for k, v in kwargs.items() if k not in settings}
   try:
     hash(net)
-  except TypeError:                                  # a module with unhashable fields runs without the cache
-    return record_sites(net, variables, inputs, record, dict(edits), kwargs)
-  out, acts = _forward_jit(net, record, static, variables, inputs, dict(edits), traced)
+  except TypeError:
+    net = _Same(net)
+  out, acts = _forward_jit(net, record, tuple(sorted(settings.items())), variables, inputs, dict(edits), traced)
   return out, dict(acts)

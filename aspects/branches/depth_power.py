@@ -5,6 +5,7 @@ from flax import linen as nn
 
 
 class DepthPower(nn.Module):
+  examples = ({'depth': 4}, {'depth': 9, 'power': 1.0})
   depth: int
   power: float = 0.5
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 
 class Patches(nn.Module):
   """[B, H, W, C] -> [B, T, D] with T = (H / size) * (W / size), one more with `class_token` in front."""
+  takes = (((4, 6, 3), 'float32'),)
+  examples = ({}, {'class_token': False})
   width: int
   size: int = 2
   class_token: bool = True

@@ -4,6 +4,7 @@ from flax import linen as nn
 
 class Pixels(nn.Module):
   """[B, H, W, C] -> [B, H * W, D]."""
+  takes = (((4, 6, 3), 'float32'),)
   width: int
   size: int = 3
   dtype: str = 'float32'

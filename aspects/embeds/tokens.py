@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 class Tokens(nn.Module):
   """int [B, T] -> [B, T, D]; at most `length` positions."""
+  takes = (((7,), 'int32'),)
   width: int
   vocab: int = 256
   length: int = 1024

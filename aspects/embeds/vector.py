@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 class Vector(nn.Module):
   """[B, ...] -> [B, 1, D]."""
+  takes = (((12,), 'float32'), ((4, 3), 'float32'))
   width: int
   dtype: str = 'float32'
 

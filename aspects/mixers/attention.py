@@ -9,6 +9,7 @@ class Attention(nn.Module):
   heads: int = 4
   causal: bool = False
   dtype: str = 'float32'
+  examples = ({}, {'causal': True})
 
   @property
   def symmetries(self):

@@ -5,7 +5,7 @@ normalisation (`norms/group`), so that examples do not interact. Masked tokens e
 import math
 from typing import Any, Mapping
 
-import dataclasses
+from flax import core
 from flax import linen as nn
 import jax.numpy as jnp
 
@@ -14,7 +14,7 @@ from aspects import plugin
 
 class Convolutions(nn.Module):
   size: int = 3
-  norm: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {'name': 'group'})
+  norm: Mapping[str, Any] = core.FrozenDict(name='group')
   dtype: str = 'float32'
   symmetries = ()
 

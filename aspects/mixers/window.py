@@ -12,10 +12,11 @@ class Window(nn.Module):
   heads: int = 4
   causal: bool = False
   dtype: str = 'float32'
+  examples = ({'size': 2}, {'size': 2, 'causal': True})
 
   @property
   def symmetries(self):
-    return ('causal', 'local') if self.causal else ('local',)
+    return ('local', 'shift', 'causal') if self.causal else ('local', 'shift')
 
   @nn.compact
   def __call__(self, x, *, mask=None, positions=None):

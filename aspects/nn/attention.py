@@ -9,6 +9,8 @@ from aspects.sites import tag
 class MultiHead(nn.Module):
   """softmax(q k' / sqrt(d)) v over `heads`; `allowed` [T, T] (query, key) and `mask` [B, T] bound what is read.
 
+  Masked tokens enter as zeros, so that not even a NaN in them is read.
+
   Sites: q, k, v, z [B, T, H, d]; attn_scores, attn_probs [B, H, T, T].
   """
   heads: int
@@ -22,6 +24,8 @@ class MultiHead(nn.Module):
       raise ValueError(f'width {width} is not a multiple of heads {self.heads}; '
                        f'nearest: {min(near, key=lambda h: abs(h - self.heads))}')
     size = width // self.heads
+    if mask is not None:
+      x = jnp.where(jnp.broadcast_to(mask[..., None] > 0, x.shape), x, 0)
     split = lambda name: nn.DenseGeneral((self.heads, size), dtype=self.dtype, name=name)(x)
     q, k, v = (tag(self, slot, split(name)) for slot, name in (('q', 'query'), ('k', 'key'), ('v', 'value')))
     scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / size ** 0.5

@@ -1,4 +1,6 @@
-"""Peri-LN: Revisiting Layer Normalization in the Transformer Architecture: x + N(f(N(x))) (Kim et al. 2025, arXiv:2502.02732)."""
+"""Peri-LN: Revisiting Normalization Layer in the Transformer Architecture: x + N(f(N(x))) (Kim et al. 2025, arXiv:2502.02732).
+
+Differs from the paper: the embedding is not normalised."""
 from aspects.nn.residual import Residual
 from aspects.sites import tag
 

@@ -9,10 +9,16 @@ import jax.numpy as jnp
 
 
 class Plain(nn.Module):
+  examples = ({}, {'scan': True}, {'remat': True}, {'scan': True, 'remat': True})
   block: Any
   depth: int
   scan: bool = False
   remat: bool = False
+
+  @property
+  def distinct(self):
+    """How many blocks have parameters of their own."""
+    return self.depth
 
   @nn.compact
   def __call__(self, x, *, first=0, mask=None, positions=None):

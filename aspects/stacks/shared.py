@@ -10,6 +10,7 @@ import jax.numpy as jnp
 class Shared(nn.Module):
   block: Any
   depth: int
+  distinct = 1                                       # blocks that have parameters of their own
 
   @nn.compact
   def __call__(self, x, *, first=0, mask=None, positions=None):

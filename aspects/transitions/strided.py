@@ -1,4 +1,7 @@
-"""Deep Residual Learning for Image Recognition: between stages, half the side and another width by a strided convolution (He et al. 2015, arXiv:1512.03385)."""
+"""Deep Residual Learning for Image Recognition: between stages, half the side and another width by a strided convolution (He et al. 2015, arXiv:1512.03385).
+
+Differs from the paper: all that passes is projected by a `stride` x `stride` convolution; the paper strides the first
+convolution of the next block and projects its shortcut."""
 import math
 
 from flax import linen as nn
