@@ -126,6 +126,7 @@ class Preemption:
   def __init__(self):
     self._asked = threading.Event()
     self._before = None
+    self._calls = 0
 
   def __enter__(self) -> 'Preemption':
     if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
@@ -136,10 +137,11 @@ class Preemption:
     if self._before is not None:
       signal.signal(signal.SIGTERM, self._before)
 
-  def __call__(self, step: int) -> bool:
-    """True if the job should save and leave now; `step` must rise by one a call in a job of several processes."""
+  def __call__(self) -> bool:
+    """True if the job should save and leave now; all processes of a job must call it equally often."""
+    self._calls += 1
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
+      return multihost_utils.reached_preemption_sync_point(self._calls)
     return self._asked.is_set()
 
 

@@ -52,7 +52,7 @@ def network_inputs(net, batch: Mapping[str, Any]) -> tuple[tuple, dict]:
   return (batch['input'],), ({'mask': batch['mask']} if takes_mask else {})
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Program:
   """Measures bound to a network: which sites are recorded and which statistics accumulate. Make it with `bind`."""
   net: Any
@@ -174,6 +174,7 @@ def initial_states(program: Program, seeds: int | None):
   return jax.tree.map(lambda x: jnp.broadcast_to(x[None], (seeds, *x.shape)).copy(), one)
 
 
+@functools.lru_cache(maxsize=8)                      # by identity: several analyses of one program compile once
 def _compiled(program: Program, seeds: int | None):
   if seeds is None:
     return jax.jit(program.update, donate_argnums=0)

@@ -246,20 +246,17 @@ def run(study: Study, workdir: str | pathlib.Path, *, progress: bool = True) -> 
 
 def claim_directory(study: Study, workdir: pathlib.Path) -> None:
   """Writes the config into a new directory; refuses one that belongs to another config, naming the differences."""
-  path, mine = workdir / 'config.json', json.loads(json.dumps(study.config))
+  path, text = workdir / 'config.json', json.dumps(study.config, indent=1)
   if path.exists():
-    theirs = json.loads(path.read_text())
-    differences = [f'{k}: {theirs[k] if k in theirs else "absent"!r} there, {mine[k] if k in mine else "absent"!r} here'
-                   for k in sorted(_flat(theirs) | _flat(mine))
-                   for theirs, mine in [(_flat(theirs), _flat(mine))]
-                   if k not in theirs or k not in mine or theirs[k] != mine[k]]
+    theirs, mine = _flat(json.loads(path.read_text())), _flat(json.loads(text))
+    say = lambda tree, key: repr(tree[key]) if key in tree else 'absent'
+    differences = [f'{key}: {say(theirs, key)} there, {say(mine, key)} here' for key in sorted(theirs | mine)
+                   if say(theirs, key) != say(mine, key)]
     if differences:
       raise ValueError(f'{workdir} holds a run of another config; choose another --workdir or remove it. Differences: '
                        + '; '.join(differences[:20]))
-    return
-  if mesh_lib.host()[0] == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    results.write(path, json.dumps(mine, indent=1).encode())
+  elif mesh_lib.host()[0] == 0:
+    results.write(path, text.encode())
 
 
 def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
@@ -312,7 +309,8 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
       if (every and step % every == 0 or step == arm.steps) and not (curve and curve[-1]['step'] >= step):
         train.check_finite(state)
         curve.append(_row(arm, step, state, info, evaluation, mesh))
-        bar.set_postfix_str(f'loss {np.mean(curve[-1]["loss"]):.3f}', refresh=False)
+        bar.set_postfix_str(' '.join(f'{k} {np.mean(v):.3f}' for k, v in curve[-1].items() if k.endswith(('loss', 'nll'))
+                                     and not k.startswith('train_nll')), refresh=False)
       if step in arm.when and not (paths.analyses / f'{step:08d}.nc').exists():
         train.check_finite(state)
         if not _analyse(arm, step, state, mesh, paths, preempted, bar):
@@ -338,11 +336,9 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
 def _row(arm: Arm, step: int, state, info, evaluation, mesh) -> dict:
   """One entry of the training curve: every value is a list over seeds."""
   held = train.evaluate(evaluation, _variables(arm, state), arm.evaluation, mesh)
-  of = arm.config['evaluation']['split']
+  held = {f'{arm.config["evaluation"]["split"]}_{k}': v.tolist() for k, v in held.items() if k != 'loss'}
   seen = jax.device_get(info) if info is not None else {}
-  row = {'step': step, 'loss': np.asarray(seen['loss'] if 'loss' in seen else held['loss']).tolist()}
-  row |= {f'train_{k}': np.asarray(v, np.float64).tolist() for k, v in seen.items() if k != 'loss'}
-  return row | {f'{of}_{k}': v.tolist() for k, v in held.items()}
+  return {'step': step, **{f'train_{k}': np.asarray(v, np.float64).tolist() for k, v in seen.items()}, **held}
 
 
 def _variables(arm: Arm, state):
