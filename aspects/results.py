@@ -169,7 +169,7 @@ def load(path: str | os.PathLike) -> xr.DataTree:
 
 
 def write(path: str | os.PathLike, data: bytes) -> None:
-  """Writes `data` to `path` and makes its folders; whatever happens, the old or new file is whole."""
+  """Writes `data` to `path` and makes its folders; at any time the old or new file is whole."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
