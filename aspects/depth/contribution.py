@@ -20,8 +20,8 @@ import dataclasses
 import numpy as np
 import xarray as xr
 
-from aspects import sites as sites_lib
 from aspects import stats
+from aspects.sites import select
 
 QUANTILES = (.05, .25, .5, .75, .95)
 SUBLAYERS = ('mixer', 'channel')
@@ -77,11 +77,11 @@ class Contribution:
 
   def needs(self, specs):
     sizes, cosines = [], []
-    for end in sites_lib.select(self.sites, specs):
+    for end in select(self.sites, specs):
       slot, _, layer = end.partition('.')
       if slot != 'resid_post':
         raise ValueError(f'contributions are of whole layers and {end!r} ends none; choose among resid_post.*')
-      start, = sites_lib.select((f'resid_pre.{layer}',), specs)
+      start, = select((f'resid_pre.{layer}',), specs)
       sizes.append(('norm', end))
       cosines.append(('cosine', start, end))
       stream = start

@@ -20,8 +20,8 @@ import numpy as np
 import xarray as xr
 
 from aspects import edits as edits_lib
-from aspects import sites as sites_lib
 from aspects import stats
+from aspects.sites import select
 
 Array = jax.Array
 OUTPUTS = {'kl': ('KL divergence from the whole network to the one without a layer', 'nats'),
@@ -159,7 +159,7 @@ class Skip:
         raise ValueError(f'layer {layer} of groups cannot be skipped; those that can: {sorted(layers)}')
     named = tuple(('+'.join(map(str, g)), tuple(s for layer in g for s in layers[layer])) for g in groups)
     logits = 'logits' if 'logits' in specs else None
-    return {'effects': SkipEffects(named, sites_lib.select(self.sites, specs), logits, self.batch_size)}
+    return {'effects': SkipEffects(named, select(self.sites, specs), logits, self.batch_size)}
 
   def compute(self, effects: Effects) -> xr.Dataset:
     values = {k: ('skipped', v) for k, v in (effects.outputs | effects.scores).items()}

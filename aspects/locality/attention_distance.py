@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from aspects import sites as sites_lib
 from aspects import stats
+from aspects.sites import select
 
 Array = jax.Array
 
@@ -110,7 +110,7 @@ class AttentionDistance:
   invariant = {}
 
   def needs(self, specs):
-    names = sites_lib.select(self.sites, specs)
+    names = select(self.sites, specs)
     for name in names:
       shape = specs[name].shape
       if len(shape) != 4 or shape[2] != shape[3]:

@@ -12,8 +12,8 @@ import dataclasses
 import numpy as np
 import xarray as xr
 
-from aspects import sites as sites_lib
 from aspects import stats
+from aspects.sites import select
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Density:
     return {k: ('permutation',) + ('scale',) * (self.threshold == 0) for k in ('density', 'profile')}
 
   def needs(self, specs):
-    return {'active': stats.Density(sites_lib.select(self.sites, specs), self.threshold, self.pool)}
+    return {'active': stats.Density(select(self.sites, specs), self.threshold, self.pool)}
 
   def compute(self, active: dict[str, stats.Extremes]) -> xr.Dataset:
     names = list(active)

@@ -18,8 +18,8 @@ import numpy as np
 import xarray as xr
 
 from aspects import measure
-from aspects import sites as sites_lib
 from aspects import stats
+from aspects.sites import select
 
 HALVES = ('a', 'b')
 
@@ -45,7 +45,7 @@ class Probe:
       raise ValueError(f'penalties {self.penalties} must be above 0; without a penalty the probe is not unique')
 
   def needs(self, specs):
-    names, classes = sites_lib.select(self.sites, specs), measure.classes_of(specs, self.classes)
+    names, classes = select(self.sites, specs), measure.classes_of(specs, self.classes)
     return {
         'fit': stats.ClassCovariance(names, classes, self.pool, 'fit'),
         'random': stats.ClassCovariance(names, classes, self.pool, 'fit', labels='random'),
