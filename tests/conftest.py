@@ -1,7 +1,11 @@
 """Settings of all tests: four CPU devices, full precision, strict rank promotion; warnings are errors (pyproject.toml)."""
 import os
+import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Compiled programs are shared by the workers and by the processes that tests start.
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parent.parent / '.pytest_cache' / 'jax'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
 
 import jax  # noqa: E402  (after the flags)
