@@ -11,5 +11,7 @@ class Vector(nn.Module):
 
   @nn.compact
   def __call__(self, inputs):
+    if inputs.ndim < 2:
+      raise ValueError(f'inputs are [B, ...] with an axis of features or more, got {inputs.shape}')
     x = inputs.reshape(inputs.shape[0], 1, -1).astype(jnp.dtype(self.dtype))
     return nn.Dense(self.width, dtype=self.dtype, name='in')(x)
