@@ -10,7 +10,7 @@ How a tensor `[B, ..., D]` becomes rows `[N, D]` is its `pool`:
   mean     the mean over positions, N = B
   first    the first position (a class token), N = B
   last     the last position that is not masked, N = B
-  flatten  positions and units side by side, N = B
+  flatten  positions and units side by side, masked ones as zeros, N = B
 """
 from concurrent import futures
 import dataclasses
@@ -130,14 +130,17 @@ def rows(x: Array, batch: Mapping[str, Array], pool: str) -> tuple[Array, Array]
   x = x.astype(working(x.dtype))
   if x.ndim == 1:
     x = x[:, None]
-  if pool == 'flatten' or x.ndim == 2:
-    return x.reshape(x.shape[0], -1), weight
+  if x.ndim == 2:
+    return x, weight
   mask = _mask(x, batch)
   flat = x.reshape(x.shape[0], -1, x.shape[-1])
   if pool == 'tokens':
     return flat.reshape(-1, x.shape[-1]), (weight[:, None] * mask).reshape(-1)
-  # Masked positions may hold anything, NaN included.
+  # Masked positions may hold anything, NaN included; an example without the position that is asked for is no row.
   flat = jnp.where(mask[..., None] > 0, flat, 0)
+  weight = weight * ((mask[:, 0] if pool == 'first' else mask.max(1)) > 0)
+  if pool == 'flatten':
+    return flat.reshape(x.shape[0], -1), weight
   if pool == 'mean':
     share = mask / jnp.maximum(mask.sum(1, keepdims=True), 1)
     return jnp.einsum('btd,bt->bd', flat, share, precision=jax.lax.Precision.HIGHEST), weight
@@ -208,9 +211,9 @@ def _centre(x: Array, weight: Array) -> tuple[Array, Sum, Array]:
   safe = jnp.maximum(n, 1)
   # Rows of weight 0 may hold anything, NaN included; they must not reach a product.
   x = jnp.where(weight[:, None] > 0, x, 0)
-  mean = weight @ x / safe
+  mean = product(weight[:, None], x)[0] / safe
   x = x - mean[None]
-  rest = weight @ x / safe
+  rest = product(weight[:, None], x)[0] / safe
   return n, Sum(mean, rest), jnp.where(weight[:, None] > 0, x - rest[None], 0)
 
 
@@ -403,8 +406,8 @@ class CrossCovariance:
     for i, c in enumerate(state.scatter):
       for j in range(i, len(spans)):
         block = c.value()[:, spans[j].start - spans[i].start:spans[j].stop - spans[i].start]
-        full[i][j] = by[spans[i]] @ block
-        full[j][i] = block @ by[spans[j]]
+        full[i][j] = product(by[spans[i], None], block)[0]
+        full[j][i] = product(block.T, by[spans[j], None])[:, 0]
     bent = jnp.stack([jnp.concatenate(row) for row in full])                       # [L, sum of widths]
     new_cubic = trace[:, None] * by[None] + 2 * bent + n * length[:, None] * by[None]
     pick = lambda m: jnp.stack([(m[:, s] * by[None, s]).sum(1) for s in spans], 1)   # [L, L]: m_ij . b_j
@@ -531,7 +534,7 @@ class Histogram:
       value = jnp.where(weight > 0, value.reshape(-1), 0)
       slot = jnp.clip(jnp.searchsorted(edges, value, side='right') - 1, 0, len(edges) - 2)
       n = weight.sum()
-      new.append((jnp.bincount(slot, weight, length=len(edges) - 1), n, weight @ value / jnp.maximum(n, 1),
+      new.append((jnp.bincount(slot, weight, length=len(edges) - 1), n, (weight * value).sum() / jnp.maximum(n, 1),
                   jnp.where(weight > 0, value, jnp.inf).min(), jnp.where(weight > 0, value, -jnp.inf).max()))
     counts, n, mean, least, greatest = (jnp.stack(column) for column in zip(*new))
     pair = lambda x: Sum(x, jnp.zeros_like(x))
