@@ -3,9 +3,9 @@
 Files are made and read in memory, so that they appear whole or not at all and HDF5 locks nothing.
 They hold numbers and text: no object arrays, nothing that runs when it is read. Attributes other
 than text are kept as JSON behind `json:`; lists come back as lists, and tuples do, too."""
+import contextlib
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 import pathlib
@@ -145,7 +145,8 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> None:
   out.attrs['format'] = FORMAT
   encodings = {node.path: {n: _encoding(v) for n, v in ds.variables.items()}
                for node in out.subtree for ds in [node.to_dataset(inherit=False)]}
-  write(path, out.to_netcdf(engine='h5netcdf', encoding=encodings, write_inherited_coords=False))
+  with replacing(path) as temporary:
+    out.to_netcdf(temporary, engine='h5netcdf', encoding=encodings, write_inherited_coords=False)
 
 
 def load(path: str | os.PathLike) -> xr.DataTree:
@@ -154,38 +155,48 @@ def load(path: str | os.PathLike) -> xr.DataTree:
   Raises:
     FileNotFoundError: there is no such file.
     ValueError: the file is cut short, damaged or not ours."""
-  data = pathlib.Path(path).read_bytes()
+  size = pathlib.Path(path).stat().st_size
   try:
-    tree = xr.load_datatree(io.BytesIO(data), engine='h5netcdf', phony_dims='sort',
-                            decode_times=False, decode_timedelta=False, mask_and_scale=False)
+    # By path: HDF5 tells file objects apart by their address, which a new one may inherit from an old one.
+    tree = xr.load_datatree(path, engine='h5netcdf', phony_dims='sort', decode_times=False,
+                            decode_timedelta=False, mask_and_scale=False)
     if tree.attrs['format'] != FORMAT:
       raise ValueError(f'its format is {tree.attrs["format"]!r}, not {FORMAT!r}')
     tree = _mapped(tree, _read)
   except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-    raise ValueError(f'{path} ({len(data)} bytes) is damaged or no results file; remove it and run '
+    raise ValueError(f'{path} ({size} bytes) is damaged or no results file; remove it and run '
                      f'again to have it made anew ({type(error).__name__}: {error})') from error
   del tree.attrs['format']
   return tree
 
 
-def write(path: str | os.PathLike, data: bytes) -> None:
-  """Writes `data` to `path` and makes its folders; at any time the old or new file is whole."""
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike):
+  """Gives a temporary path beside `path` that takes its place at the end; at any time the old or new file is whole."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
-    with open(temporary, 'wb') as file:
-      file.write(data)
-      file.flush()
-      os.fsync(file.fileno())
+    yield temporary
+    _to_disk(temporary, os.O_RDWR)
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
-  folder = os.open(path.parent, os.O_RDONLY)      # the new name is durable once its folder is
+  _to_disk(path.parent, os.O_RDONLY)              # the new name is durable once its folder is
+
+
+def _to_disk(path, flags):
+  handle = os.open(path, flags)
   try:
-    os.fsync(folder)
+    os.fsync(handle)
   finally:
-    os.close(folder)
+    os.close(handle)
+
+
+def write(path: str | os.PathLike, data: bytes) -> None:
+  """Writes `data` to `path`, by `replacing`."""
+  with replacing(path) as temporary:
+    temporary.write_bytes(data)
 
 
 def concat_steps(parts: Mapping[int, xr.Dataset]) -> xr.Dataset:

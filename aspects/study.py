@@ -165,7 +165,7 @@ def aspect_of(spec: Any, where: str) -> str:
     return spec['name'].split('/')[0] if '/' in spec['name'] else 'features'
   homes = [a for a in measure_lib.ASPECTS if spec['name'] in plugin.names(a)]
   if not homes:
-    every = [f'{a}/{n}' for a in measure_lib.ASPECTS for n in plugin.names(a)]
+    every = [n for a in measure_lib.ASPECTS for n in plugin.names(a)]
     raise ValueError(f'measures.{where}: there is no measure {spec["name"]!r}; {plugin.nearest(spec["name"], every)}')
   return homes[0]
 
