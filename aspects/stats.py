@@ -206,7 +206,11 @@ class Moments(NamedTuple):
 
 
 def _centre(x: Array, weight: Array) -> tuple[Array, Sum, Array]:
-  """(n, mean as a pair, centred rows): the mean's rounding error is measured on the residuals and removed."""
+  """(n, mean as a pair, centred rows times the root of their weight).
+
+  The mean's rounding error is measured on the residuals and removed. With the root in the rows a scatter is the product of
+  one array with itself, which XLA computes in little more than half the time of that of two.
+  """
   n = weight.sum()
   safe = jnp.maximum(n, 1)
   # Rows of weight 0 may hold anything, NaN included; they must not reach a product.
@@ -214,7 +218,7 @@ def _centre(x: Array, weight: Array) -> tuple[Array, Sum, Array]:
   mean = product(weight[:, None], x)[0] / safe
   x = x - mean[None]
   rest = product(weight[:, None], x)[0] / safe
-  return n, Sum(mean, rest), jnp.where(weight[:, None] > 0, x - rest[None], 0)
+  return n, Sum(mean, rest), (x - rest[None]) * jnp.sqrt(weight)[:, None]
 
 
 def _shift(a_n, a_mean: Sum, b_n, b_mean: Sum):
@@ -245,8 +249,7 @@ class Covariance:
     for s in self.sites:
       x, weight = rows(acts[s], batch, self.pool)
       n, mean, x = _centre(x, weight * in_fold(acts[s], batch, self.pool, self.fold))
-      zero = jnp.zeros_like(n)
-      new[s] = Moments(Sum(n, zero), mean, Sum(product(x * weight[:, None], x), 0))
+      new[s] = Moments(Sum(n, jnp.zeros_like(n)), mean, Sum(product(x, x), 0))
     return self.merge(state, new)
 
   def merge(self, a, b):
@@ -296,12 +299,11 @@ class ClassCovariance:
     for s in self.sites:
       x, weight = rows(acts[s], batch, self.pool)
       weight = weight * in_fold(acts[s], batch, self.pool, self.fold)
-      hot = jax.nn.one_hot(row_labels(acts[s], batch, self.pool, self.classes, self.labels), self.classes,
-                           dtype=x.dtype) * weight[:, None]
+      hot = jax.nn.one_hot(row_labels(acts[s], batch, self.pool, self.classes, self.labels), self.classes, dtype=x.dtype)
       n, mean, x = _centre(x, weight)
-      zero = jnp.zeros_like(n)
-      moments[s] = Moments(Sum(n, zero), mean, Sum(product(x * weight[:, None], x), 0))
-      sums[s] = (Sum(hot.sum(0), 0), Sum(product(hot, x), 0))
+      moments[s] = Moments(Sum(n, jnp.zeros_like(n)), mean, Sum(product(x, x), 0))
+      total = product(hot * jnp.sqrt(weight)[:, None], x)
+      sums[s] = (Sum((hot * weight[:, None]).sum(0), 0), Sum(total, 0))
     return self.merge(state, (moments, sums))
 
   def merge(self, a, b):
@@ -378,11 +380,10 @@ class CrossCovariance:
     n, mean, x = _centre(jnp.concatenate([x for x, _ in parts], 1), weight)
     edges = np.cumsum([0] + [p.shape[1] for p, _ in parts])
     spans = [slice(a, b) for a, b in zip(edges[:-1], edges[1:])]
-    scatter = tuple(Sum(product(x[:, s] * weight[:, None], x[:, s.start:]), 0) for s in spans)
-    norms = jnp.stack([(x[:, s] ** 2).sum(1) for s in spans], 1)
-    weighted = norms * weight[:, None]
-    zero = jnp.zeros_like(n)
-    new = _CrossState(Sum(n, zero), mean, scatter, Sum(product(weighted, x), 0), Sum(product(weighted, norms), 0))
+    scatter = tuple(Sum(product(x[:, s], x[:, s.start:]), 0) for s in spans)
+    root = jnp.sqrt(jnp.where(weight > 0, weight, 1))[:, None]
+    norms = jnp.stack([(x[:, s] ** 2).sum(1) for s in spans], 1) / root
+    new = _CrossState(Sum(n, jnp.zeros_like(n)), mean, scatter, Sum(product(norms, x), 0), Sum(product(norms, norms), 0))
     return self.merge(state, new)
 
   def merge(self, a, b):
@@ -401,16 +402,17 @@ class CrossCovariance:
     n, cubic = state.n.value(), state.cubic.value()
     trace = jnp.stack([jnp.trace(c.value()[:, :w]) for c, w in zip(state.scatter, widths)])
     length = jnp.stack([(by[s] ** 2).sum() for s in spans])
-    # u_j' (C_ij' a_i) for every i, j from the upper blocks: row i holds C_i: ' a_i over all j
-    full = [[None] * len(spans) for _ in spans]
-    for i, c in enumerate(state.scatter):
-      for j in range(i, len(spans)):
-        block = c.value()[:, spans[j].start - spans[i].start:spans[j].stop - spans[i].start]
-        full[i][j] = product(by[spans[i], None], block)[0]
-        full[j][i] = product(block.T, by[spans[j], None])[:, 0]
-    bent = jnp.stack([jnp.concatenate(row) for row in full])                       # [L, sum of widths]
+    # Row i of `bent` is C_ij' by_i for all j: right of the diagonal from the blocks C_i:, left of it from their columns.
+    member = jnp.asarray(np.repeat(np.eye(len(spans)), widths, axis=0), by.dtype)  # [sum of widths, L]
+    each = by[:, None] * member
+    right, left = [], []
+    for i, (c, span) in enumerate(zip(state.scatter, spans)):
+      row = product(by[span, None], c.value())[0]
+      right.append(jnp.pad(row, (span.start, 0)))
+      left.append(jnp.pad(product(each[span.start:, i + 1:], c.value().T), ((i + 1, 0), (0, 0))))
+    bent = jnp.stack(right) + jnp.concatenate(left, 1)                             # [L, sum of widths]
     new_cubic = trace[:, None] * by[None] + 2 * bent + n * length[:, None] * by[None]
-    pick = lambda m: jnp.stack([(m[:, s] * by[None, s]).sum(1) for s in spans], 1)   # [L, L]: m_ij . b_j
+    pick = lambda m: product(m.T, each)                                            # [L, L]: m_ij . by_j
     tilt = pick(cubic)
     new_quartic = (2 * tilt + 2 * tilt.T + trace[:, None] * length[None] + length[:, None] * trace[None]
                    + 4 * pick(bent) + n * length[:, None] * length[None])
