@@ -3,6 +3,7 @@
 An edit is a pytree from tensor to tensor. Its arrays are traced, so another value never recompiles, a leading axis over
 them is a sweep (`vmap`, `lax.map`), and switched off (`on=False`) it is bitwise the identity.
 """
+import collections
 from typing import Any, Callable, ClassVar, Iterable, Mapping
 
 from flax import struct
@@ -68,9 +69,9 @@ class Replace(Edit):
 
 
 class Noise(Edit):
-  """Adds Gaussian noise of standard deviation `scale` (in units of the tensor) drawn from `key`, a key or an integer seed.
+  """Adds Gaussian noise of standard deviation `scale`, in units of the tensor, drawn from `key`.
 
-  One key draws one noise: sites that share it get the same, so give each its own.
+  `key` is a key or an integer seed. One key draws one noise: sites that share it get the same, so give each its own.
   """
   examples = ({'key': 0},)
   key: Any = None
@@ -111,7 +112,7 @@ def sweep(function: Callable[[Mapping[str, Edit]], Any], edits: Mapping[str, Edi
 
   `batch_size` entries run side by side (vmap); memory grows with it, not with the length of the sweep.
   """
-  return jax.lax.map(function, dict(edits), batch_size=batch_size)
+  return jax.lax.map(function, collections.OrderedDict(edits), batch_size=batch_size)   # a dict would be sorted by name
 
 
 def skip_each(groups: Iterable[Iterable[str]]) -> dict[str, Edit]:
@@ -128,9 +129,7 @@ def site_gradients(loss: Callable[[Any], Array], net, variables, *inputs, record
   """
   known = sites.survey(net, variables, *inputs, modules=False, **kwargs)
   names = sites.select(record, known.specs)
-  zero = {n: Add(delta=jnp.zeros(known.specs[n].shape, known.specs[n].dtype)) for n in names}
-  on = {n: e.on for n, e in zero.items()}
   def objective(deltas):
-    edits = {n: Add(delta=d, on=on[n]) for n, d in deltas.items()}
-    return loss(sites.forward(net, variables, *inputs, edits=edits, **kwargs)[0])
-  return jax.grad(objective)({n: e.delta for n, e in zero.items()})
+    return loss(sites.forward(net, variables, *inputs, edits={n: Add(delta=d) for n, d in deltas.items()}, **kwargs)[0])
+  gradients = jax.grad(objective)({n: jnp.zeros(known.specs[n].shape, known.specs[n].dtype) for n in names})
+  return {n: gradients[n] for n in names}

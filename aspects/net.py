@@ -1,8 +1,8 @@
-"""The skeleton of every network: embed -> stages of blocks(mixer, channel) -> norm -> head. The standard sites live here.
+"""The skeleton of every network: embed -> stages of blocks(mixer, channel) -> norm -> head, with the standard sites.
 
 Every part is a spec, `dict(name='window', size=3)`, found in its family, so that a network is data and another part is
-another name. The stream is `[B, T, D]` throughout: tokens of a text, patches or pixels of an image in reading order, and
-a single token for a vector.
+another name. The stream is `[B, T, D]` throughout: tokens of a text, patches or pixels of an image in reading order,
+and a single token for a vector.
 """
 import dataclasses
 from typing import Any, Mapping

@@ -34,7 +34,7 @@ def names(family: str) -> tuple[str, ...]:
   if family not in families():
     raise ValueError(f'there is no family {family!r}; {nearest(family, families())}')
   package = importlib.import_module(f'aspects.{family}')
-  return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith('_')))
+  return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg))
 
 
 def examples(family: str) -> list[dict[str, Any]]:

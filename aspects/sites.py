@@ -1,9 +1,9 @@
 """Sites: names on tensors. `x = tag(self, 'resid_post', x)` plants an edit, if there is one, then records the value.
 
-A site is spelled `slot.layer`, `resid_post.3`, whether the blocks are unrolled, scanned or share their weights. Layers are
-numbered in forward order, flattened over stages. Outside a block a slot stands alone (`embed`, `logits`). A module called
-several times in its block, or scanned inside it, keeps `@k`. Modules without a `tag` are addressed by their path, `Block_1/Dense_0`, and can be recorded, not edited.
-The table of slots is in `docs/sites.md`.
+A site is spelled `slot.layer`, `resid_post.3`, whether the blocks are unrolled, scanned or share their weights. Layers
+are numbered in forward order, flattened over stages. Outside a block a slot stands alone (`embed`, `logits`). A module
+called several times in its block, or scanned inside it, keeps `@k`. Modules without a `tag` are addressed by their path,
+`Block_1/Dense_0`, and can be recorded, not edited. The table of slots is in `docs/sites.md`.
 """
 import collections
 import contextlib
@@ -140,8 +140,8 @@ def _refuse_lost(passed, sown):
   slots = {slot for _, slot in passed} - {'__call__'}
   for *path, slot in sown:
     if slot in slots and (tuple(path), slot) not in passed:
-      raise ValueError(f'{"/".join(path)!r} sows {slot!r}, the name of a site, without passing a tag: it is sown by hand '
-                       '(use tag) or reuses a trace of nn.jit (leave it out: forward compiles the whole network)')
+      raise ValueError(f'{"/".join(path)!r} sows {slot!r}, the name of a site, without passing a tag: it is sown by '
+                       'hand (use tag) or reuses a trace of nn.jit (leave it out: forward compiles the whole network)')
 
 
 def _layer_prefix(path, pattern) -> tuple[str, ...] | None:
@@ -173,7 +173,7 @@ def _groups(modules) -> list[_Group]:
 
 
 def _number_layers(blocks) -> dict[tuple, tuple[int, int]]:
-  """{(block, row, scanned axes): (start of its group, layer)} in forward order; blocks of one scanned body interleave."""
+  """{(block, row, scanned axes): (start of its group, layer)}; blocks of one scanned body take turns."""
   numbers, layer, last = {}, 0, None
   for group in _groups(blocks):
     if last and last.lead and group.lead and group.start < last.end:
@@ -303,9 +303,9 @@ def _aliases(names: Iterable[str]) -> dict[str, str]:
   names, out = set(names), {}
   for name in names:
     slot, dot, layer = name.partition('.')
-    if slot.startswith('mixer_') and f'z{dot}{layer}' in names:
-      slot = slot.replace('mixer_', 'attn_')
-    slot = slot.replace('channel_', 'mlp_') if slot != 'channel_sum' else slot
+    if not slot.endswith('_sum'):
+      slot = slot.replace('mixer_', 'attn_') if f'z{dot}{layer}' in names else slot
+      slot = slot.replace('channel_', 'mlp_')
     out[slot + dot + layer] = name
     if slot in _POINTS:
       out[_POINTS[slot] + dot + layer] = name
@@ -402,7 +402,7 @@ def plant(edits: Mapping[str, Any], found: Map) -> dict:
   for pattern, edit in edits.items():
     links = edit.links if isinstance(edit, Chain) else (edit,)
     if not all(isinstance(link, Edit) for link in links):
-      raise ValueError(f'{pattern!r}: {edit!r} is not an edit; give an instance of aspects.edits.Edit')
+      raise ValueError(f'what is given for {pattern!r} is not an edit; give an aspects.edits.Edit, such as Skip()')
     if not matches(pattern, found.tagged):
       select((pattern,), found.specs)
       raise ValueError(f'site {pattern!r} is the output of a module without a tag and can be recorded only; to edit '
@@ -487,5 +487,6 @@ def forward(net: nn.Module, variables, *inputs, record: Iterable[str] = (), edit
     hash(net)
   except TypeError:
     net = _Same(net)
-  out, acts = _forward_jit(net, record, tuple(sorted(settings.items())), variables, inputs, dict(edits), traced)
+  edits = collections.OrderedDict(edits)             # several edits of one site apply in the order given
+  out, acts = _forward_jit(net, record, tuple(sorted(settings.items())), variables, inputs, edits, traced)
   return out, dict(acts)

@@ -1,7 +1,7 @@
 """Identity Mappings in Deep Residual Networks: the branch of a pre-activation block, two convolutions (He et al. 2016, arXiv:1603.05027).
 
-relu -> conv -> norm -> relu -> conv on the square grid of tokens; the norm before is the placement's. Group instead of batch
-normalisation (`norms/group`), so that examples do not interact. Masked tokens enter as zeros."""
+relu -> conv -> norm -> relu -> conv on the square grid of tokens; the norm before is the placement's. Group instead of
+batch normalisation (`norms/group`), so that examples do not interact. Masked tokens enter as zeros."""
 import math
 from typing import Any, Mapping
 

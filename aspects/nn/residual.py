@@ -13,8 +13,8 @@ Array = jax.Array
 class Residual(nn.Module):
   """`x` through the sublayers one after another; a placement says in `join` how one is normalised and added.
 
-  `norm` and `branch` are specs; `branch` scales what is added. Sites: resid_pre, resid_mid, resid_post, and per sublayer
-  `_in`, `_raw` and `_out`.
+  `norm` and `branch` are specs; `branch` scales what is added. Sites: resid_pre, resid_mid, resid_post, and per
+  sublayer `_in`, `_raw` and `_out`.
   """
   norm: Mapping[str, Any]
   branch: Mapping[str, Any] | None = None

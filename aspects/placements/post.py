@@ -1,7 +1,7 @@
 """Attention Is All You Need: post-norm, N(x + f(x)) (Vaswani et al. 2017, arXiv:1706.03762).
 
-The stream is normalised after each addition: mixer_sum = resid_pre + mixer_out and resid_mid = N(mixer_sum); channel_sum
-and resid_post alike."""
+The stream is normalised after each addition: mixer_sum = resid_pre + mixer_out and resid_mid = N(mixer_sum);
+channel_sum and resid_post alike."""
 from aspects.nn.residual import Residual
 from aspects.sites import tag
 

@@ -1,7 +1,7 @@
 """Make Deep Networks Shallow Again: blocks side by side, y = x + sum_l F_l(x) (Bermeitinger et al. 2023, arXiv:2309.08414).
 
-F_l(x) = block_l(x) - x. With `groups` > 1 that many such layers follow one another, each of depth / groups blocks; depth
-or more groups are the plain stack."""
+F_l(x) = block_l(x) - x. With `groups` > 1 that many such layers follow one another, each of depth / groups blocks;
+depth or more groups are the plain stack."""
 from typing import Any
 
 from flax import linen as nn
