@@ -48,6 +48,6 @@ def get_config(scale=''):
       smoke=dict(steps=20, seeds=2, batch=16, net=dict(depth=2, width=16),
                  evaluation=dict(examples=32, batch=32, every=10),
                  analysis=dict(examples=64, batch=32, when=(0.0, 1.0)), arms=dict(language=dict(
-                     analysis=dict(examples=32, batch=16)))),
+                     analysis=dict(examples=128, batch=32)))),
       full=dict(steps=20000, seeds=8, batch=512, net=dict(depth=12, width=256, dtype='bfloat16'),
                 evaluation=dict(every=500)))

@@ -20,7 +20,8 @@ _DRY = flags.DEFINE_bool('dry', False, 'Check everything and say what would run.
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; fields are set by --config.FIELD=VALUE')
-  logging.getLogger('absl').setLevel(logging.WARNING)
+  for name in ('absl', 'jax'):                        # they report what is no concern of a run's reader
+    logging.getLogger(name).setLevel(logging.WARNING)
   from aspects import mesh                            # after the flags: --help needs no jax
   mesh.join()
   from aspects import study as study_lib
