@@ -2,13 +2,11 @@
 
 A site is spelled `slot.layer`, `resid_post.3`, whether the blocks are unrolled, scanned or share their weights. Layers
 are numbered in forward order, flattened over stages. Outside a block a slot stands alone (`embed`, `logits`). A module
-called several times in its block, or scanned inside it, keeps `@k`. Modules without a `tag` are addressed by their path,
-`Block_1/Dense_0`, and can be recorded, not edited. The table of slots is in `docs/sites.md`.
+called several times in its block, or scanned inside it, keeps `@k`. Modules without a `tag` are addressed by their
+path, `Block_1/Dense_0`, and can be recorded, not edited. The table of slots is in `docs/sites.md`.
 """
 import collections
-import contextlib
 import contextvars
-import dataclasses
 import fnmatch
 import functools
 import re
@@ -24,35 +22,30 @@ from aspects.plugin import nearest
 
 Array = jax.Array
 
-class _Trace(NamedTuple):
-  """What one trace passed, (path, slot, shapes, body) in forward order, and where an edit was read."""
-  passed: list
-  edited: set
-
-
+# What the trace in progress passed, (path, slot, shapes of what is sown), in forward order; no shapes: an edit is read.
 # Only ever set around one `apply` inside one trace.
-_trace: contextvars.ContextVar[_Trace | None] = contextvars.ContextVar('trace', default=None)
+_trace: contextvars.ContextVar[list | None] = contextvars.ContextVar('trace', default=None)
 _BLOCK = re.compile(r'(?i)(.*[a-z_])?(block|layer)s?(_?\d+)?$')
 _NUMBERED = re.compile(r'.*_\d+$')
 
 
 def tag(module: nn.Module, slot: str, x: Array) -> Array:
   """Names `x`, of any shape: applies the edit planted at this site, if any, then records the value."""
-  trace = _trace.get()
   if module.has_variable('edits', slot):
     x = module.get_variable('edits', slot)(x)
-    if trace is not None:
-      trace.edited.add((module.path, slot))
-  _passed(module, slot, x)
+    _passed(module, slot, None)
+  _passed(module, slot, [jnp.shape(x)])
   module.sow('intermediates', slot, x)
   return x
 
 
-def _passed(module, slot, value):
-  trace = _trace.get()
-  if trace is not None:
-    # Modules in one scanned body have one root scope; it tells bodies of equal length apart.
-    trace.passed.append((module.path, slot, [jnp.shape(x) for x in _arrays(value)], module.scope.root))
+def _passed(module, slot, shapes):
+  if (trace := _trace.get()) is not None:
+    trace.append((module.path, slot, shapes))
+
+
+def _flatten(tree) -> dict:
+  return traverse_util.flatten_dict(tree, is_leaf=lambda _, v: not isinstance(v, Mapping))
 
 
 def _arrays(tree) -> list:
@@ -77,57 +70,52 @@ class Site(NamedTuple):
 
 # --- discovery ------------------------------------------------------------------------------------------------------
 
-@contextlib.contextmanager
-def _tracing():
-  token = _trace.set(_Trace([], set()))
-  try:
-    yield _trace.get()
-  finally:
-    _trace.reset(token)
-
-
 def _apply(net, variables, inputs, kwargs, modules: bool):
   """(outputs, intermediates, trace) of one application; with `modules` the outputs of all modules are sown too."""
   def note(call, args, kwargs, context):
     out = call(*args, **kwargs)
     if modules and context.method_name == '__call__':
-      _passed(context.module, '__call__', out)
+      _passed(context.module, '__call__', [x.shape for x in _arrays(out)])
     return out
   variables = {k: v for k, v in variables.items() if k != 'intermediates'}
-  with _tracing() as trace, nn.intercept_methods(note):
-    out, state = net.apply(variables, *inputs, mutable=['intermediates'],
-                           capture_intermediates=lambda _, method: modules and method == '__call__', **kwargs)
+  token = _trace.set(trace := [])
+  try:
+    with nn.intercept_methods(note):
+      out, state = net.apply(variables, *inputs, mutable=['intermediates'],
+                             capture_intermediates=lambda _, method: modules and method == '__call__', **kwargs)
+  finally:
+    _trace.reset(token)
   return out, state.get('intermediates', {}), trace
 
 
 class _Found(NamedTuple):
-  """Something sown: when it was passed, in which scanned body, and the lengths of the scanned axes before its own."""
+  """Something sown, when it was passed, and the lengths of the scanned axes before its own."""
   path: tuple[str, ...]
   slot: str
   positions: tuple[int, ...]
-  body: int
   lead: tuple[int, ...]
   calls: int
   leaf: int
 
 
-def _occurrences(trace: _Trace, intermediates) -> list[_Found]:
+def _occurrences(trace, intermediates) -> list[_Found]:
   passed = {}
-  for position, (path, slot, shapes, root) in enumerate(trace.passed):
-    passed.setdefault((path, slot), (shapes, root, []))[2].append(position)
-  sown = traverse_util.flatten_dict(intermediates, is_leaf=lambda _, v: not isinstance(v, Mapping))
+  for position, (path, slot, shapes) in enumerate(trace):
+    if shapes is not None:
+      passed.setdefault((path, slot), (shapes, []))[1].append(position)
+  sown = _flatten(intermediates)
   _refuse_lost(passed, sown)
   found = []
   for (*path, slot), values in sown.items():
     if (tuple(path), slot) not in passed:
       continue                                       # sown without `tag`: not a site
-    shapes, root, positions = passed[tuple(path), slot]
+    shapes, positions = passed[tuple(path), slot]
     for leaf, (value, shape) in enumerate(zip(_arrays(values[0]), shapes)):
       lead = value.shape[:value.ndim - len(shape)]
       if value.shape[len(lead):] != shape:
         raise ValueError(f'{"/".join(path)}: {slot!r} has shape {shape} and is stacked to {value.shape}; stack it in '
                          "front, nn.scan(..., variable_axes={'intermediates': 0, 'edits': 0})")
-      found.append(_Found(tuple(path), slot, tuple(positions), id(root), lead, len(values), leaf))
+      found.append(_Found(tuple(path), slot, tuple(positions), lead, len(values), leaf))
   return found
 
 
@@ -153,7 +141,6 @@ class _Group(NamedTuple):
   """Modules that take turns: one module, or all that lie in one scanned body; {path: when it was first passed}."""
   lead: tuple[int, ...]
   first: dict[tuple[str, ...], int]
-  bodies: set
   start: int
   end: int
 
@@ -163,12 +150,12 @@ def _groups(modules) -> list[_Group]:
   groups = []
   for (path, lead), found in sorted(modules.items(), key=lambda m: min(f.positions[0] for f in m[1])):
     start, end = min(f.positions[0] for f in found), max(f.positions[-1] for f in found)
-    bodies, last = {f.body for f in found}, groups[-1] if groups else None
-    # A scanned body is traced more than once, so that the passes of its modules interleave.
-    if lead and last and lead == last.lead and (start < last.end or bodies & last.bodies):
-      groups[-1] = _Group(lead, last.first | {path: start}, last.bodies | bodies, last.start, max(last.end, end))
+    last = groups[-1] if groups else None
+    # flax traces a scanned body more than once, so that the passes of its modules interleave.
+    if lead and last and lead == last.lead and start < last.end:
+      groups[-1] = _Group(lead, last.first | {path: start}, last.start, max(last.end, end))
     else:
-      groups.append(_Group(lead, {path: start}, bodies, start, end))
+      groups.append(_Group(lead, {path: start}, start, end))
   return groups
 
 
@@ -439,22 +426,21 @@ def record_sites(net, variables, inputs, record, edits, kwargs):
   if planted:
     variables = {**variables, 'edits': planted}
   out, intermediates, trace = _apply(net, variables, inputs, kwargs, any(n in known.modules for n in wanted))
-  for *path, slot in traverse_util.flatten_dict(planted, is_leaf=lambda _, v: not isinstance(v, Mapping)):
-    if (tuple(path), slot) not in trace.edited:
+  read = {(path, slot) for path, slot, shapes in trace if shapes is None}
+  for *path, slot in _flatten(planted):
+    if (tuple(path), slot) not in read:
       raise ValueError(f'the edit of {slot!r} in {"/".join(path)!r} was not read: a lifted transformation drops it; '
                        "write nn.scan(..., variable_axes={'params': 0, 'intermediates': 0, 'edits': 0})")
   # An OrderedDict leaves jit in the order it was made; a dict would come back sorted by name.
   acts = collections.OrderedDict((n, (known.tagged | known.modules)[n].read(intermediates)) for n in wanted)
-  wrong = [n for n in wanted if acts[n].shape != known.specs[n].shape]
-  if wrong:
-    raise ValueError(f'sites {wrong} were not recorded in the shape that the survey found')
   return out, acts
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class _Same:
   """A network whose fields cannot be hashed, known by being the same object."""
-  net: nn.Module
+
+  def __init__(self, net: nn.Module):
+    self.net = net
 
   def __hash__(self):
     return id(self.net)
