@@ -352,7 +352,7 @@ def test_ticks_do_not_overlap_however_many(count, name):
   fig = figures.curve(da)
   fig.canvas.draw()
   ticks = fig.axes[0].get_xticklabels()
-  assert len(ticks) >= 3 and ticks[-1].get_text().endswith(str(count - 1)) or 'Dense' in name
+  assert len(ticks) >= 3 and str(count - 1) in ticks[-1].get_text()
   if ticks[0].get_rotation():                         # turned: lines of text, side by side
     gaps = np.diff([t.get_window_extent().x1 for t in ticks])
     assert gaps.min() >= 8.5 / 72 * fig.dpi

@@ -88,8 +88,7 @@ def picture(ds, key, variant, steps, prefix):
 def svg(fig, prefix):
   """`fig` as inline SVG: text stays text, ids start with `prefix` so that figures do not share clip paths."""
   out = io.StringIO()
-  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'aspects', 'text.parse_math': False}), \
-      warnings.catch_warnings():
+  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'aspects'}), warnings.catch_warnings():
     warnings.filterwarnings('ignore', 'Glyph .* missing', UserWarning)      # the browser has the letter
     fig.savefig(out, format='svg', metadata={'Date': None})
   text = out.getvalue()
