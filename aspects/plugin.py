@@ -13,6 +13,8 @@ from typing import Any, Iterable, Mapping
 
 from flax import core
 
+SHARED = ('nn', 'report', 'statistics')              # folders of what families share
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
   """The end of an error message: what `name` may have meant and what there is."""
@@ -23,10 +25,9 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def families() -> tuple[str, ...]:
-  """The families: folders of this package with one component a file. `nn` and `report` hold what others share."""
+  """The families: folders of this package with one component a file."""
   package = importlib.import_module('aspects')
-  return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__)
-                      if m.ispkg and m.name not in ('nn', 'report')))
+  return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.ispkg and m.name not in SHARED))
 
 
 def names(family: str) -> tuple[str, ...]:
