@@ -12,7 +12,9 @@ import pkgutil
 from typing import Any, Iterable, Mapping
 
 from flax import core
+from ml_collections import ConfigDict
 
+MAPPINGS = (Mapping, ConfigDict)                     # what a spec may be
 SHARED = ('nn', 'report', 'statistics')              # folders of what families share
 
 
@@ -93,7 +95,7 @@ def fields(part: Any) -> dict[str, bool]:
 
 def freeze(value: Any, mapping: type = dict) -> Any:
   """Lists become tuples and mappings `mapping`s, all the way down; with `FrozenDict` the result hashes by value."""
-  if isinstance(value, Mapping):
+  if isinstance(value, MAPPINGS):
     return mapping({k: freeze(v, mapping) for k, v in value.items()})
   return tuple(freeze(v, mapping) for v in value) if isinstance(value, (list, tuple)) else value
 
@@ -105,7 +107,7 @@ def check(family: str, spec: Mapping[str, Any], given: Iterable[str] = (), where
     ValueError: no name, an unknown component, an unknown or a missing field; with the place and the nearest.
   """
   where = where or family
-  if not isinstance(spec, Mapping) or not isinstance(dict(spec).get('name'), str):
+  if not isinstance(spec, MAPPINGS) or not isinstance(dict(spec).get('name'), str):
     raise ValueError(f'{where}: a component is given as dict(name=..., field=...), got {spec!r}; '
                      f'{nearest("", names(family))}')
   try:

@@ -3,6 +3,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -152,6 +153,7 @@ def test_networks_compare_and_hash_by_value():
   assert first == second and hash(first) == hash(second)
   assert hash(net.Net(**{**RESNET, 'stages': [[2, 4], [2, 8]]})) == hash(net.Net(**RESNET))
   assert first != net.Net(**{**VIT, 'depth': 4})
+  assert first == net.Net(**ml_collections.ConfigDict(VIT)) == first.clone()
 
 
 def test_a_fresh_network_is_finite_and_its_seeds_differ():

@@ -5,6 +5,7 @@ from typing import Any
 
 from flax import core
 from flax import linen as nn
+import ml_collections
 import pytest
 
 import aspects
@@ -74,6 +75,12 @@ def test_built_components_compare_and_hash_by_value():
   first, second = (plugin.build('mixers', spec) for _ in range(2))
   assert first == second and hash(first) == hash(second)
   assert first.parts == (core.FrozenDict(b=(1, 2)), (3,))
+
+
+def test_a_spec_may_be_a_config():
+  spec = ml_collections.ConfigDict(dict(name='tests.test_plugin:Mine', size=3, parts=dict(b=[1])))
+  made = plugin.build('mixers', spec)
+  assert made.parts == core.FrozenDict(b=(1,)) and isinstance(hash(made), int)
 
 
 def test_freeze_keeps_values():
