@@ -222,6 +222,9 @@ def test_sublayers_get_a_panel_each_on_one_scale():
 def test_a_curve_over_decades_is_logarithmic_unless_its_scale_is_fixed():
   da = variable('site') * xr.DataArray(10. ** np.arange(6), dims='site')
   assert figures.curve(da).axes[0].get_yscale() == 'log'
+  spread = variable('site', 'quantile').assign_attrs(long_name='x')
+  spread[..., 2] = 1000
+  assert figures.curve(spread).axes[0].get_yscale() == 'log'
   assert figures.curve(da.assign_attrs(limits=[0, 1])).axes[0].get_yscale() == 'linear'
   assert figures.curve(-da).axes[0].get_yscale() == figures.curve(variable('site')).axes[0].get_yscale() == 'linear'
 
@@ -388,6 +391,13 @@ def test_names_are_text_whatever_they_hold(tmp_path):
   assert len(ids) == len(set(ids)) and 'a' not in ids
 
 
+OVERLAPS = '''return [...document.querySelectorAll('figure')].flatMap(f => {
+  const words = [...f.querySelectorAll('svg text')].map(e => [e.textContent, e.getBoundingClientRect()]);
+  return words.flatMap(([a, p], i) => words.slice(i + 1).filter(([b, q]) =>
+    Math.min(p.right, q.right) - Math.max(p.left, q.left) > 1 &&
+    Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 4
+  ).map(([b]) => [f.textContent.slice(-200), a, b]));
+})'''
 OVERFLOW = 'return document.documentElement.scrollWidth > document.documentElement.clientWidth'
 
 
@@ -396,7 +406,7 @@ class Browser:
 
   def __init__(self, profile):
     for name in ('chromedriver', 'chromium'):
-      assert shutil.which(name), f'{name} is missing and the page has to be seen: apt-get install chromium chromium-driver'
+      assert shutil.which(name), f'{name} is missing; the page has to be seen: apt-get install chromium chromium-driver'
     self.driver = subprocess.Popen(['chromedriver', '--port=0'], stdout=subprocess.PIPE, text=True)
     started = (re.search(r'started successfully on port (\d+)', line) for line in self.driver.stdout)
     self.url = f'http://127.0.0.1:{next(m[1] for m in started if m)}/session'
@@ -450,6 +460,7 @@ def test_a_browser_draws_every_figure_and_nothing_errs(path, browser, width):
                                      w.bottom <= card.bottom)};
   })''')
   assert [f['label'] for f in figures_drawn] == labels
+  assert browser.run(OVERLAPS) == []
   for figure in figures_drawn:
     assert figure['width'] > 300 and figure['height'] > 200 and figure['parts'] > 5, figure
     assert figure['words'] > 5 and figure['text'] > 3 and figure['inside'], figure

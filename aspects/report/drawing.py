@@ -187,8 +187,9 @@ def limits_of(da, array):
 def value_axis(ax, da):
   """Label and scale of y: the variable's `limits`, widened to hold all; without, a log where it spans 50-fold."""
   ax.set_ylabel(value_label(da))
-  y = np.concatenate([line.get_ydata() for each in ax.figure.axes for line in each.lines])
-  if 'limits' not in da.attrs and np.isfinite(y).any() and np.nanmax(y) > 50 * np.nanmin(y) > 0:
+  axs = ax.figure.axes
+  low = min((np.nanmin(line.get_ydata(), initial=np.inf) for each in axs for line in each.lines), default=np.inf)
+  if 'limits' not in da.attrs and max(each.dataLim.y1 for each in axs) > 50 * low > 0:
     ax.set_yscale('log')
   for axis in (ax.xaxis, ax.yaxis):
     if axis.get_scale() == 'log':        # no mathematics in text, see STYLE
