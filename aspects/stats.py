@@ -208,8 +208,8 @@ class Moments(NamedTuple):
 def _centre(x: Array, weight: Array) -> tuple[Array, Sum, Array]:
   """(n, mean as a pair, centred rows times the root of their weight).
 
-  The mean's rounding error is measured on the residuals and removed. With the root in the rows a scatter is the product of
-  one array with itself, which XLA computes in little more than half the time of that of two.
+  The mean's rounding error is measured on the residuals and removed. With the root in the rows a scatter is the
+  product of one array with itself, which XLA computes in little more than half the time of that of two.
   """
   n = weight.sum()
   safe = jnp.maximum(n, 1)
@@ -299,7 +299,8 @@ class ClassCovariance:
     for s in self.sites:
       x, weight = rows(acts[s], batch, self.pool)
       weight = weight * in_fold(acts[s], batch, self.pool, self.fold)
-      hot = jax.nn.one_hot(row_labels(acts[s], batch, self.pool, self.classes, self.labels), self.classes, dtype=x.dtype)
+      labels = row_labels(acts[s], batch, self.pool, self.classes, self.labels)
+      hot = jax.nn.one_hot(labels, self.classes, dtype=x.dtype)
       n, mean, x = _centre(x, weight)
       moments[s] = Moments(Sum(n, jnp.zeros_like(n)), mean, Sum(product(x, x), 0))
       total = product(hot * jnp.sqrt(weight)[:, None], x)
@@ -383,7 +384,8 @@ class CrossCovariance:
     scatter = tuple(Sum(product(x[:, s], x[:, s.start:]), 0) for s in spans)
     root = jnp.sqrt(jnp.where(weight > 0, weight, 1))[:, None]
     norms = jnp.stack([(x[:, s] ** 2).sum(1) for s in spans], 1) / root
-    new = _CrossState(Sum(n, jnp.zeros_like(n)), mean, scatter, Sum(product(norms, x), 0), Sum(product(norms, norms), 0))
+    cubic, quartic = Sum(product(norms, x), 0), Sum(product(norms, norms), 0)
+    new = _CrossState(Sum(n, jnp.zeros_like(n)), mean, scatter, cubic, quartic)
     return self.merge(state, new)
 
   def merge(self, a, b):

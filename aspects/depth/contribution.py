@@ -5,15 +5,15 @@ Of every row (a token, by default) of every layer:
   mixer_cosine, channel_cosine   cosine of what it adds with that stream; below 0 it erases
   stream_cosine                  cosine of the stream before and behind the layer
   stream_norm                    |the stream behind the layer|
-The stream before is `resid_pre`, or `resid_mid` for a second sublayer that reads it. On a plain stack, whose `resid_pre` is
-the previous `resid_post`, `stream_cosine` is the cosine of consecutive layers.
+The stream before is `resid_pre`, or `resid_mid` for a second sublayer that reads it. On a plain stack, whose
+`resid_pre` is the previous `resid_post`, `stream_cosine` is the cosine of consecutive layers.
 
-Outliers: a few tokens (attention sinks, massive activations; Sun et al. 2024, arXiv:2402.17762) have norms hundreds of times the
-median, and a mean, let alone a maximum, tells of them alone. So the curves are quantiles over rows and the means stand beside;
-`outlier_share` is the share of rows whose stream exceeds `outlier` times the median norm; `skip_first` leaves out the first
-positions, where sinks live.
+Outliers: a few tokens (attention sinks, massive activations; Sun et al. 2024, arXiv:2402.17762) have norms hundreds of
+times the median, and a mean, let alone a maximum, tells of them alone. So the curves are quantiles over rows and the
+means stand beside; `outlier_share` is the share of rows whose stream exceeds `outlier` times the median norm;
+`skip_first` leaves out the first positions, where sinks live.
 
-Differs from the paper: it averages over tokens; here is the distribution, for any residual network and not only language models.
+Differs from the paper: it averages over tokens of language models; here is the distribution, in any residual network.
 """
 import dataclasses
 
@@ -30,12 +30,13 @@ TEXTS = {
     'channel_ratio': "norm of the channel MLP's contribution over that of the stream",
     'mixer_cosine': "cosine of the mixer's contribution with the stream",
     'channel_cosine': "cosine of the channel MLP's contribution with the stream",
-    'stream_cosine': 'cosine of the stream before and behind the layer', 'stream_norm': 'norm of the stream behind the layer'}
+    'stream_cosine': 'cosine of the stream before and behind the layer',
+    'stream_norm': 'norm of the stream behind the layer'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Distributions(stats.Histogram):
-  """A histogram without the first `skip_first` positions of each example; finished by quantity: {quantity: Histograms}."""
+  """A histogram without the first `skip_first` positions of each example, finished as {quantity: Histograms}."""
   skip_first: int = 0
 
   def update(self, state, acts, batch):
@@ -57,11 +58,11 @@ class Distributions(stats.Histogram):
 
 @dataclasses.dataclass(frozen=True)
 class Contribution:
-  """Relative norms and cosines of the sublayers' contributions: [quantile, site], their means [site], outliers [site].
+  """Norms and cosines of the sublayers' contributions: [quantile, site], their means [site], outliers [site].
 
-  `sites` are the ends of the layers, `resid_post.*`. A layer without a sublayer is NaN there; a sublayer that no layer has is
-  left out. Quantiles are exact to a factor 10**(1/64) for norms and ratios, counted between 1e-6 and 1e6, and to 1/384 for
-  cosines. Memory: a histogram for each quantity and layer.
+  `sites` are the ends of the layers, `resid_post.*`. A layer without a sublayer is NaN there; a sublayer that no layer
+  has is left out. Quantiles are exact to a factor 10**(1/64) for norms and ratios, counted between 1e-6 and 1e6, and to
+  1/384 for cosines. Memory: a histogram for each quantity and layer.
   """
   sites: tuple[str, ...] = ('resid_post.*',)
   pool: str = 'tokens'
@@ -99,15 +100,16 @@ class Contribution:
     blank = {}
     for quantity, histogram in (sizes | cosines).items():
       name, end = variable(quantity)
-      quantiles, mean = blank.setdefault(name, (np.full((len(QUANTILES), len(ends)), np.nan), np.full(len(ends), np.nan)))
-      quantiles[:, ends.index(end)], mean[ends.index(end)] = histogram.quantile(QUANTILES)[0], histogram.mean[0]
+      quantiles, mean = blank.setdefault(name, np.split(np.full((len(QUANTILES) + 1, len(ends)), np.nan), [-1]))
+      quantiles[:, ends.index(end)], mean[0, ends.index(end)] = histogram.quantile(QUANTILES)[0], histogram.mean[0]
     shares = [above(sizes['norm', end], self.outlier) for end in ends]
     values = {n: (('quantile', 'site'), blank[n][0]) for n in TEXTS if n in blank}
-    values |= {f'{n}_mean': ('site', blank[n][1]) for n in TEXTS if n in blank} | {'outlier_share': ('site', shares)}
+    values |= {f'{n}_mean': ('site', blank[n][1][0]) for n in TEXTS if n in blank} | {'outlier_share': ('site', shares)}
     out = xr.Dataset(values, {'quantile': list(QUANTILES), 'site': ends}, attrs=dict(
         aspect='depth', title='Contributions to the stream', question='How much does each layer change the stream?',
-        source='Csordas, Manning & Potts 2025, arXiv:2505.13898', pool=self.pool, rows=float(sizes['norm', ends[0]].n[0]),
-        skip_first=self.skip_first, headline=next(n for n in ('channel_ratio', 'mixer_ratio', 'stream_cosine') if n in blank)))
+        source='Csordas, Manning & Potts 2025, arXiv:2505.13898', pool=self.pool, skip_first=self.skip_first,
+        rows=float(sizes['norm', ends[0]].n[0]),
+        headline=next(n for n in ('channel_ratio', 'mixer_ratio', 'stream_cosine') if n in blank)))
     for name in out:
       quantity = name.removesuffix('_mean')
       text = TEXTS[quantity] if quantity in TEXTS else f'share of rows with over {self.outlier:g} times the median norm'

@@ -1,12 +1,13 @@
 """Residual Networks Behave Like Ensembles of Relatively Shallow Networks: what is lost when a layer is skipped (Veit, Wilber & Belongie 2016, arXiv:1605.06431).
 
-A layer is skipped by setting to zero what its sublayers add to the stream. All skips run as one compiled program, a sweep over
-edits, on the batches that pass by. With logits z, and z' when a layer is skipped, means over rows (tokens, if each has logits):
+A layer is skipped by setting to zero what its sublayers add to the stream. All skips run as one compiled program, a
+sweep over edits, on the batches that pass by. With logits z, and z' when a layer is skipped, means over rows (tokens,
+if each has logits):
   kl             KL(softmax z || softmax z') in nats
   logit_change   |z' - z| / |z|
   flipped        share of rows whose largest logit is another
   loss_increase, accuracy_drop   of the cross-entropy in nats and of the accuracy, if the batches have integer labels
-and for the stream x behind every layer, that of the paper on depth (Csordas et al. 2025, arXiv:2505.13898) without its maximum:
+and for the stream x behind every layer, as Csordas et al. (2025, arXiv:2505.13898) but for their maximum over tokens:
   stream_change  [skipped, site] |x' - x| / |x|, exactly 0 behind the layers before the one that is skipped
 Rows are weighted by `weight` and `mask`.
 """
@@ -30,7 +31,7 @@ SCORES = {'loss_increase': ('increase of the cross-entropy', 'nats'), 'accuracy_
 
 
 class Effects(NamedTuple):
-  """Of K groups: sums over rows while data pass; finished, means: {site: [K]} and {quantity: [K]}, empty if not known."""
+  """Of K groups: sums over rows while data pass; then means, {site: [K]} and {quantity: [K]}, empty if not known."""
   groups: Any           # the names, when finished
   rows: Any             # [M]
   streams: Any          # [K, M]
@@ -43,7 +44,7 @@ class Effects(NamedTuple):
 class SkipEffects:
   """What setting each of `groups` of sites to zero does to `streams` and `logits`: Effects.
 
-  The network runs once more for each group, up to `batch_size` of them side by side; memory grows with that number only.
+  The network runs once more for each group, up to `batch_size` of them side by side; memory grows with that only.
   """
   groups: tuple[tuple[str, tuple[str, ...]], ...]      # name, sites
   streams: tuple[str, ...]
@@ -124,7 +125,7 @@ def labelled(batch) -> bool:
 def labels_of(logits: Array, batch) -> Array:
   """The label of each row of logits: int [N]."""
   if batch['label'].shape != logits.shape[:-1]:
-    raise ValueError(f"labels {batch['label'].shape} do not match logits {logits.shape}; one label for each row of logits")
+    raise ValueError(f"labels {batch['label'].shape} do not match logits {logits.shape}; a row of logits has a label")
   return batch['label'].reshape(-1)
 
 

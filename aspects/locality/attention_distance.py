@@ -6,10 +6,10 @@ With attention p [B, H, Q, K] and the distance d(q, k) of tokens,
   prefix    mean attention on the prefix tokens;  first   that on the first position, where attention sinks live
 The null is uniform attention over the keys that a query may read, for which all of these have closed forms.
 
-Distances are |q - k| in tokens, or on a `grid` (rows, columns) in reading order Euclidean in patches; `prefix` tokens (class token,
-registers) stand before either and have no place in it. Which keys a query may read is found from the probabilities: a key that
-all heads give exactly 0 is closed to it, masked keys included. `causal` says it instead, for attention so sharp that open keys
-underflow to 0 in every head.
+Distances are |q - k| in tokens, or on a `grid` (rows, columns) in reading order Euclidean in patches; `prefix` tokens
+(class token, registers) stand before either and have no place in it. Which keys a query may read is found from the
+probabilities: a key that all heads give exactly 0 is closed to it, masked keys included. `causal` says it instead, for
+attention so sharp that open keys underflow to 0 in every head.
 
 Differs from the papers: attention on the prefix is reported apart instead of entering the distance.
 """
@@ -28,8 +28,8 @@ Array = jax.Array
 
 
 class Attention(NamedTuple):
-  """Sums over examples and queries: their weight [], and for the heads and then the uniform null [H + 1] the attention off the
-  prefix, that times distance, the entropy, the attention on the prefix and on the first position."""
+  """Sums over examples and queries: their weight [], and for the heads and then the uniform null [H + 1] the attention
+  off the prefix, that times distance, the entropy, the attention on the prefix and on the first position."""
   n: Any
   mass: Any
   distance: Any
@@ -117,8 +117,9 @@ class AttentionDistance:
         raise ValueError(f'site {name!r} of shape {shape} is not attention [B, H, T, T] of tokens to themselves')
       expected = self.prefix + (int(np.prod(self.grid)) if self.grid else 1)
       if shape[3] < expected or (self.grid and shape[3] != expected):
-        raise ValueError(f'site {name!r} has {shape[3]} tokens, which are not prefix {self.prefix} and '
-                         f'{"grid " + str(self.grid) if self.grid else "at least one more"}; give the fields grid and prefix')
+        rest = f'grid {self.grid}' if self.grid else 'at least one more'
+        raise ValueError(f'site {name!r} has {shape[3]} tokens, which are not prefix {self.prefix} and {rest}; '
+                         'give the fields grid and prefix')
     return {'attention': AttentionSums(names, self.grid, self.prefix, self.causal)}
 
   def compute(self, attention: dict[str, Attention]) -> xr.Dataset:
@@ -133,17 +134,20 @@ class AttentionDistance:
         if key != 'entropy_share':                     # which is a share of the null
           values.setdefault(f'null_{key}', np.full(len(names), np.nan))[row] = value[-1]
     dims = {1: ('site',), 2: ('site', 'head')}
-    out = xr.Dataset({k: (dims[v.ndim], v) for k, v in values.items()}, {'site': names, 'head': np.arange(heads)}, attrs=dict(
+    values = {k: (dims[v.ndim], v) for k, v in values.items()}
+    out = xr.Dataset(values, {'site': names, 'head': np.arange(heads)}, attrs=dict(
         aspect='locality', title='Attention distance', question='How far does each head look, and how sharply?',
         source='Dosovitskiy et al. 2020, arXiv:2010.11929', grid='none' if self.grid is None else list(self.grid),
         prefix=self.prefix, queries=float(attention[names[0]].n), headline='distance'))
     texts = {'distance': ('mean attention distance', 'tokens' if self.grid is None else 'patches'),
-             'entropy': ('entropy of attention', 'nats'), 'entropy_share': ('entropy of attention over its maximum', '1'),
+             'entropy': ('entropy of attention', 'nats'),
+             'entropy_share': ('entropy of attention over its maximum', '1'),
              'prefix': ('attention on the prefix tokens', '1'), 'first': ('attention on the first position', '1')}
     for name in out:
       text, units = texts[name.removeprefix('null_')]
       null = name.startswith('null_')
-      out[name].attrs = dict(long_name=text + (', uniform' if null else ''), units=units, figure='none' if null else 'heads')
+      out[name].attrs = dict(long_name=text + (', uniform' if null else ''), units=units,
+                             figure='none' if null else 'heads')
       if f'null_{name}' in out:
         out[name].attrs |= dict(null=f'null_{name}', null_label='uniform attention')
       if name in ('entropy_share', 'prefix', 'first'):

@@ -1,8 +1,9 @@
 """The Lazy Neuron Phenomenon: how many units are active, per layer and per unit (Li et al. 2022, arXiv:2210.06313).
 
-A unit is active on a row (a token, by default) where its value exceeds `threshold`. For rectified units and threshold 0 this
-is the share of non-zeros; gelu and silu have no exact zeros, and there it is the share of positive values. A unit whose
-pre-activation is as often above 0 as below has density 1/2: at initialisation all are near it, the reference drawn.
+A unit is active on a row (a token, by default) where its value exceeds `threshold`. For rectified units and threshold
+0 this is the share of non-zeros; gelu and silu have no exact zeros, and there it is the share of positive values. A
+unit whose pre-activation is as often above 0 as below has density 1/2, the reference drawn: at initialisation layers
+are near it.
 
 Units that are never active are reported apart (`dead`), since they lower the mean density as sparse ones do and mean
 something else; `density_live` leaves them out. `always` is the share of units active on every row.
@@ -18,7 +19,7 @@ from aspects.sites import select
 
 @dataclasses.dataclass(frozen=True)
 class Density:
-  """Share of active units [site], of each unit [site, unit], and sorted [site, rank]; dead and always active units [site].
+  """Share of active units [site], of each unit [site, unit], sorted [site, rank]; dead and always active units [site].
 
   Layers narrower than the widest are filled with NaN. Memory is O(D) a site.
   """

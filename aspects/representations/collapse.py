@@ -1,7 +1,7 @@
 """Prevalence of neural collapse during the terminal phase of deep learning training: NC1 to NC4 of every layer (Papyan, Han & Donoho 2020, arXiv:2008.08186).
 
-With the mean m_c of each of C classes, their mean m, the rows M_c = m_c - m, S_W the covariance of rows about their class
-mean and S_B = M'M / C, all from one pass:
+With the mean m_c of each of C classes, their mean m, the rows M_c = m_c - m, S_W the covariance of rows about their
+class mean and S_B = M'M / C, all from one pass:
   nc1              tr(S_W S_B^+) / C, over the singular values of M above 1e-6 of the greatest
   nc1_ratio        tr S_W / tr S_B
   nc2_equinorm     standard deviation over mean of |M_c|
@@ -10,13 +10,13 @@ mean and S_B = M'M / C, all from one pass:
   nc3              |W / |W| - M / |M||
   nc4              share of held-out rows on which the nearest class mean and the classifier W agree
   nc4_network      the same with the network's own prediction, the largest of `logits`
-A collapsed simplex ETF has 0, 0, 0, 0, 0, 0, 1, 1. Nothing is clamped: rounding may leave nc1 just below 0. Errors against
-float64 on float32 activations are below 2e-5 of the value, but for nc3 an absolute error of 1e-6 / `ridge` where it is 0.
+A collapsed simplex ETF has 0, 0, 0, 0, 0, 0, 1, 1. Nothing is clamped: rounding may leave nc1 just below 0. Errors
+against float64 on float32 activations are below 2e-5 of the value; where nc3 is 0 its error is about 1e-6 / `ridge`.
 
 Differs from the papers: they look at the last layer and its trained classifier. Here every layer gets its own, W the
-least-squares classifier of the centred rows on the one-hot labels from the same moments, with a penalty on |W|^2 of `ridge`
-mean eigenvalues so that it exists where units are dead or dependent. m is the mean of the class means and S_W pools all rows,
-so unequal classes weigh equally in M only. Classes without rows are left out of everything, C included.
+least-squares classifier of the centred rows on the one-hot labels from the same moments, with a penalty on |W|^2 of
+`ridge` mean eigenvalues so that it exists where units are dead or dependent. m is the mean of the class means and S_W
+pools all rows, so unequal classes weigh equally in M only. Classes without rows are left out of everything, C included.
 """
 import dataclasses
 import warnings
@@ -40,8 +40,9 @@ QUANTITIES = {
 class Collapse:
   """NC1 to NC4 [site] with the layer's own classifier, and null_* with random labels.
 
-  Moments are of fold `fit`, agreements on at most `size` rows of fold `held` (NaN if it is empty). Rows are pooled by `pool`
-  (see `aspects.stats`). A layer on which all class means coincide has no geometry: NaN, with a warning that names it.
+  Moments are of fold `fit`, agreements on at most `size` rows of fold `held` (NaN if it is empty). Rows are pooled by
+  `pool` (see `aspects.stats`). Where all class means coincide there is no geometry: NaN, with a warning that names the
+  layer.
   """
   sites: tuple[str, ...] = ('resid_post.*',)
   classes: int | None = None

@@ -1,16 +1,16 @@
 """Understanding intermediate layers using linear classifier probes (Alain & Bengio 2016, arXiv:1610.01644).
 
-A ridge classifier per layer and regularisation strength, all of them from one pass over the data. On the rows of fold
-`fit`, centred x with one-hot y, every strength a has the closed form
+A ridge classifier per layer and regularisation strength, all of them from one pass over the data. On the rows of
+fold `fit`, centred x with one-hot y, every strength a has the closed form
   W_a = (S + a I)^-1 X'Y,   S = X'X = U diag(l) U',   so that   W_a = U diag(1 / (l + a)) U' X'Y,
-the minimiser of |Y - X W|^2 + a |W|^2 with a free intercept; the class is the largest of W_a'(x - mean) + share of y.
-It is scored on a bounded sample of fold `held`.
+the minimiser of |Y - X W|^2 + a |W|^2 with a free intercept; the class is the largest of W_a'(x - mean) + share of
+y. It is scored on a bounded sample of fold `held`.
 
-The best strength is never chosen on the rows it is scored on: the held-out examples are halved by a hash of their index,
-the strength that is most accurate on one half is scored on the other, and the two scores are pooled.
+The best strength is never chosen on the rows it is scored on: the held-out examples are halved by a hash of their
+index, the strength that is most accurate on one half is scored on the other, and the two scores are pooled.
 
-Differs from the paper: squared loss in place of logistic regression, which is what makes one pass enough. The null, the
-same probe with random labels, is a control task (Hewitt & Liang 2019, arXiv:1909.03368) with a label per row.
+Differs from the paper: squared loss in place of logistic regression, which is what makes one pass enough. The null,
+the same probe with random labels, is a control task (Hewitt & Liang 2019, arXiv:1909.03368) with a label per row.
 """
 import dataclasses
 
@@ -28,9 +28,9 @@ HALVES = ('a', 'b')
 class Probe:
   """Held-out accuracy and R^2 of closed-form ridge probes [penalty, site], and of the best penalty [site].
 
-  `penalties` multiply |W|^2 beside the sum of squared errors over all rows of the fit fold, as in scikit-learn's Ridge.
-  Rows are pooled by `pool` (see `aspects.stats`); labels are the batch's, [B], or [B, T] with pool `tokens`. `classes` None is the
-  width of the site `logits`. Memory: one covariance and `size` held-out rows a site.
+  `penalties` multiply |W|^2 beside the sum of squared errors over all rows of the fit fold, as in scikit-learn's
+  Ridge. Rows are pooled by `pool` (see `aspects.stats`); labels are the batch's, [B], or [B, T] with pool `tokens`.
+  `classes` None is the width of the site `logits`. Memory: two covariances and `size` held-out rows a site.
   """
   sites: tuple[str, ...] = ('resid_post.*',)
   penalties: tuple[float, ...] = (1e-2, 1., 1e2, 1e4, 1e6)
@@ -61,11 +61,10 @@ class Probe:
                        f'{fit[names[0]].n:g}, {(half == 0).sum()} and {(half == 1).sum()}; use more examples')
     labels = held.label, np.asarray(stats.random_labels(held.index, held.position, len(counts)))
     def score(name):
-      outputs = predict(fit[name], random[name], held.x[name], np.asarray(self.penalties))
-      return [scores(out, y, half) for out, y in zip(outputs, labels)]
+      both = judge(fit[name], random[name], held.x[name], labels, self.penalties)
+      return [scores(right, error, y, half) for right, error, y in zip(*both, labels)]
     real, null = zip(*stats.side_by_side(score, names))
-    accuracy, r2 = (np.stack([s[k] for s in real], -1) for k in (0, 1))
-    best, chosen, best_r2 = (np.stack([s[k] for s in real], -1) for k in (2, 3, 4))
+    accuracy, r2, best, chosen, best_r2 = (np.stack(column, -1) for column in zip(*real))
     majority = (held.label == counts.argmax()).mean()
     grid, curve = ('penalty', 'site'), ('site',)
     out = xr.Dataset({
@@ -96,30 +95,31 @@ def described(out: xr.Dataset) -> xr.Dataset:
   return out
 
 
-def predict(fit: stats.ClassMoments, random: stats.ClassMoments, x: np.ndarray, penalties: np.ndarray) -> np.ndarray:
-  """Outputs [2, penalties, N, C] of the probes of the labels and of random labels for rows x [N, D]."""
+def judge(fit: stats.ClassMoments, random: stats.ClassMoments, x: np.ndarray, labels, penalties):
+  """(right, squared error), each [2, P, N], of the probes of the labels and of random labels on rows x [N, D]."""
   values, vectors = np.linalg.eigh(fit.scatter)
   values = np.maximum(values, 0)                     # rounding of the float32 products may leave some just below 0
   both = [moments.count[:, None] * (moments.class_mean - moments.mean) for moments in (fit, random)]   # (X'Y)'
   turned = np.concatenate(both) @ vectors                                                              # [2 C, D]
-  weights = (turned / (values + penalties[:, None, None])).reshape(-1, len(values)) @ vectors.T
-  out = ((x - fit.mean) @ weights.T).reshape(len(x), len(penalties), 2, -1)
-  share = np.stack([fit.count / fit.n, random.count / random.n])
-  return np.moveaxis(out + share, 0, 2).swapaxes(0, 1)
+  rows, share = (x - fit.mean) @ vectors, np.concatenate([fit.count, random.count]) / fit.n
+  right, error = np.zeros((2, 2, len(penalties), len(x)))
+  for k, penalty in enumerate(penalties):            # one at a time: with many classes the outputs are large
+    outputs = np.split(rows @ (turned / (values + penalty)).T + share, 2, 1)
+    for j, (out, y) in enumerate(zip(outputs, labels)):
+      right[j, k] = out.argmax(1) == y
+      error[j, k] = (out ** 2).sum(1) - 2 * out[np.arange(len(x)), y] + 1
+  return right, error
 
 
-def scores(out: np.ndarray, labels: np.ndarray, half: np.ndarray) -> tuple:
-  """(accuracy [P], R^2 [P], best accuracy, chosen penalty of each half [2], R^2 with it) of outputs [P, N, C].
+def scores(right: np.ndarray, error: np.ndarray, labels: np.ndarray, half: np.ndarray) -> tuple:
+  """(accuracy [P], R^2 [P], best accuracy, chosen penalty of each half [2], R^2 with it) of right, error [P, N].
 
   R^2 is one minus the squared error over the variance of the one-hot labels of the same rows, summed over classes.
   """
-  hot = np.eye(out.shape[-1])[labels]
-  right = out.argmax(-1) == labels                                                                     # [P, N]
-  error = ((out - hot) ** 2).sum(-1)
-  spread = ((hot - hot.mean(0)) ** 2).sum() or np.nan
-  # Ties go to the strongest penalty that comes last in the list.
+  rows, n = np.arange(len(labels)), len(labels)
+  spread = n - (np.bincount(labels) ** 2.).sum() / n or np.nan
+  # Ties go to the penalty that comes last in the list.
   accurate = [right[::-1, half == 1 - h].mean(-1) for h in (0, 1)]
   chosen = np.array([len(right) - 1 - a.argmax() for a in accurate])
-  rows = np.arange(len(labels))
   return (right.mean(-1), 1 - error.sum(-1) / spread, right[chosen[half], rows].mean(), chosen,
           1 - error[chosen[half], rows].sum() / spread)

@@ -78,7 +78,8 @@ def test_a_stream_that_is_scaled_has_exact_contributions():
   x = acts['resid_pre.0']
   acts |= {'mixer_out.0': x / 2, 'resid_mid.0': x * 1.5, 'channel_out.0': x * -1.125, 'resid_post.0': x * .375}
   found = run(Contribution(), acts, weight, mask)
-  for name, value in dict(mixer_ratio=.5, channel_ratio=.75, mixer_cosine=1, channel_cosine=-1, stream_cosine=1).items():
+  exact = dict(mixer_ratio=.5, channel_ratio=.75, mixer_cosine=1, channel_cosine=-1, stream_cosine=1)
+  for name, value in exact.items():
     np.testing.assert_allclose(found[f'{name}_mean'], value, rtol=1e-6, err_msg=name)
     np.testing.assert_allclose(found[name], value, rtol=.04 if 'ratio' in name else 1 / 300, err_msg=name)
 

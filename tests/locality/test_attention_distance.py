@@ -38,7 +38,7 @@ def oracle(probs, weight, mask, allowed, grid=None, prefix=0):
       totals['most'] += w * np.log(allowed[b, q].sum())
       for k in range(probs.shape[3]):
         p = w * each[b, :, q, k]
-        totals['entropy'] = totals['entropy'] - w * np.where(p > 0, each[b, :, q, k] * np.log(np.where(p > 0, p / w, 1)), 0)
+        totals['entropy'] = totals['entropy'] - p * np.log(np.where(p > 0, p / w, 1))
         totals['first'] = totals['first'] + p * (k == 0)
         if k < prefix:
           totals['prefix'] = totals['prefix'] + p
@@ -66,7 +66,8 @@ def examples(tokens, causal, n=8, heads=3, seed=0):
   rng = np.random.default_rng(seed)
   weight = np.array([1., 1, .5, 1, 1, 2, 0, 0], np.float32)
   mask = (np.arange(tokens)[None] < rng.integers(3, tokens + 1, (n, 1))).astype(np.float32)
-  allowed = np.broadcast_to(np.tril(np.ones((tokens, tokens), bool)) if causal else True, (n, tokens, tokens)) & (mask > 0)[:, None]
+  order = np.tril(np.ones((tokens, tokens), bool)) if causal else np.ones((tokens, tokens), bool)
+  allowed = order[None] & (mask > 0)[:, None]
   probs = softmax(3 * rng.normal(size=(n, heads, tokens, tokens)), allowed)
   probs[weight == 0] = np.nan
   return probs, weight, mask, allowed
@@ -120,7 +121,7 @@ def test_layers_with_fewer_heads_are_filled():
   probs = np.full((4, 3, 6, 6), 1 / 6, np.float32)
   found = run(AttentionDistance(), {'attn_probs.0': probs, 'attn_probs.1': probs[:, :1]})
   assert np.isnan(found.distance.values[1, 1:]).all() and np.isfinite(found.distance.values[1, 0])
-  np.testing.assert_allclose(found.distance[:, 0], (36 - 1) / (3 * 6), rtol=1e-6)     # mean |i - j| of T tokens: (T^2 - 1) / 3T
+  np.testing.assert_allclose(found.distance[:, 0], (36 - 1) / (3 * 6), rtol=1e-6)     # mean |i - j|: (T^2 - 1) / 3T
 
 
 def test_sharp_attention_needs_to_be_told_what_it_may_read():

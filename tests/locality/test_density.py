@@ -57,8 +57,9 @@ def test_a_layer_of_dead_units_has_no_live_density():
 def test_invariances_both_ways():
   rng = np.random.default_rng(2)
   x = np.maximum(rng.normal(size=(300, 6)), 0) * np.arange(1, 7)
-  moved = {'as it is': x, 'permutation': x[:, rng.permutation(6)], 'rotation': x @ np.linalg.qr(rng.normal(size=(6, 6)))[0],
-           'scale': 7 * x, 'translation': x + rng.normal(size=(1, 6)), 'linear': x @ rng.normal(size=(6, 6))}
+  turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+  moved = {'as it is': x, 'permutation': x[:, rng.permutation(6)], 'rotation': x @ turn, 'scale': 7 * x,
+           'translation': x + rng.normal(size=(1, 6)), 'linear': x @ rng.normal(size=(6, 6))}
   found = measure.measure_arrays(Density(('*',)), {s: v.astype(np.float32) for s, v in moved.items()})
   lifted = measure.measure_arrays(Density(('*',), .5), {s: v.astype(np.float32) for s, v in moved.items()})
   for one, result in ((Density(), found), (Density(threshold=.5), lifted)):
