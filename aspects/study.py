@@ -41,6 +41,9 @@ class Preempted(SystemExit):
     super().__init__(75)
     self.message = message
 
+  def __str__(self) -> str:
+    return self.message
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arm:

@@ -36,7 +36,7 @@ def main(argv):
   except (ValueError, train.Diverged) as error:
     sys.exit(f'error: {error}')
   except study_lib.Preempted as stopped:
-    print(stopped.message, file=sys.stderr)
+    print(stopped, file=sys.stderr)
     raise
   if mesh.host()[0] == 0:
     print(f'done in {time.monotonic() - start:.0f} s; the report is {_WORKDIR.value}/report.html')

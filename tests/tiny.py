@@ -14,4 +14,5 @@ def get_config(scale=''):
   config.analysis = dict(split='test', examples=48, batch=16, when=(0.0, 0.5, 1.0), call=dict())
   config.measures = dict(cka=dict(name='correlations/cka', pool='mean'), spectrum=dict(name='features/spectrum', pool='mean'))
   config.checkpoint = dict(every=2, keep=2)
-  return common.scaled(config, scale, tiny=dict(), long=dict(steps=400, checkpoint=dict(every=10)))
+  return common.scaled(config, scale, tiny=dict(), long=dict(steps=300, checkpoint=dict(every=10),
+                                               evaluation=dict(every=20)))
