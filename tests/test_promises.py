@@ -95,10 +95,10 @@ def command(workdir, *more, scale='long'):
   return [sys.executable, '-m', 'experiments.run', f'--config=tests/tiny.py:{scale}', f'--workdir={workdir}', *more]
 
 
-def start(workdir, log, **more):
+def start(workdir, log, scale='long', **more):
   """The command in the background, its errors in the file `log`."""
   with open(log, 'ab') as errors:
-    return subprocess.Popen(command(workdir), cwd=ROOT, env=environment(**more), stderr=errors, stdout=errors)
+    return subprocess.Popen(command(workdir, scale=scale), cwd=ROOT, env=environment(**more), stderr=errors, stdout=errors)
 
 
 def environment(**more):
@@ -155,7 +155,7 @@ def two_processes(workdir, log):
   with socket.socket() as s:
     s.bind(('localhost', 0))
     port = s.getsockname()[1]
-  return [start(workdir, log, COORDINATOR_ADDRESS=f'localhost:{port}', PROCESS_COUNT='2', PROCESS_ID=str(i),
+  return [start(workdir, log, 'pair', COORDINATOR_ADDRESS=f'localhost:{port}', PROCESS_COUNT='2', PROCESS_ID=str(i),
                 JAX_CPU_COLLECTIVES_IMPLEMENTATION='gloo') for i in range(2)]
 
 

@@ -15,4 +15,5 @@ def get_config(scale=''):
   config.measures = dict(cka=dict(name='correlations/cka', pool='mean'), spectrum=dict(name='features/spectrum', pool='mean'))
   config.checkpoint = dict(every=2, keep=2)
   return common.scaled(config, scale, tiny=dict(), long=dict(steps=300, checkpoint=dict(every=10),
-                                               evaluation=dict(every=20)))
+                                               evaluation=dict(every=20)),
+                       pair=dict(steps=150, checkpoint=dict(every=10), evaluation=dict(every=50)))
