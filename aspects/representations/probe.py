@@ -101,10 +101,11 @@ def judge(fit: stats.ClassMoments, random: stats.ClassMoments, x: np.ndarray, la
   values = np.maximum(values, 0)                     # rounding of the float32 products may leave some just below 0
   both = [moments.count[:, None] * (moments.class_mean - moments.mean) for moments in (fit, random)]   # (X'Y)'
   turned = np.concatenate(both) @ vectors                                                              # [2 C, D]
-  rows, share = (x - fit.mean) @ vectors, np.concatenate([fit.count, random.count]) / fit.n
+  rows, share = x - fit.mean, np.concatenate([fit.count, random.count]) / fit.n
   right, error = np.zeros((2, 2, len(penalties), len(x)))
   for k, penalty in enumerate(penalties):            # one at a time: with many classes the outputs are large
-    outputs = np.split(rows @ (turned / (values + penalty)).T + share, 2, 1)
+    weights = turned / (values + penalty) @ vectors.T
+    outputs = np.split(rows @ weights.T + share, 2, 1)
     for j, (out, y) in enumerate(zip(outputs, labels)):
       right[j, k] = out.argmax(1) == y
       error[j, k] = (out ** 2).sum(1) - 2 * out[np.arange(len(x)), y] + 1
