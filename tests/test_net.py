@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from aspects import edits
 from aspects import net
 from aspects import sites
 from tests import fill
@@ -144,6 +145,21 @@ def test_parameters_are_counted_by_hand():
   assert count(run('lm', True)[1]) == count(run('lm')[1])
   shared = jax.eval_shape(net.Net(**LM, stack=dict(name='shared')).init, jax.random.key(0), TEXT)
   assert count(run('lm')[1]) - count(shared) == 2 * (attention + channel + 2 * norm)
+
+
+@each
+def test_every_site_is_read_further_on(name):
+  """What an edit changes is what the network goes on with: units scaled by other factors change the output."""
+  spec, inputs = ZOO[name]
+  network = net.Net(**{**spec, 'depth': 1})
+  variables = fill.variables(network, inputs)
+  specs, rng = sites.sites(network, variables, inputs), np.random.default_rng(0)
+  planted = {site: edits.Scale(factor=rng.uniform(0.5, 1.5, (len(specs), s.shape[-1])), on=np.arange(len(specs)) == i)
+             for i, (site, s) in enumerate(specs.items())}
+  forward = lambda e: sites.forward(network, variables, inputs, edits=e)[0]
+  swept = jax.jit(lambda e: edits.sweep(forward, e, batch_size=8))(planted)
+  change = np.abs(swept - forward({})[None]).max(tuple(range(1, swept.ndim)))
+  assert not [site for site, size in zip(specs, change) if not 1e-5 < size < np.inf]
 
 
 # --- what a network is ----------------------------------------------------------------------------------------------
