@@ -135,6 +135,16 @@ def test_conversion_refuses_what_it_cannot_convert():
     net.to_unrolled(shared)
 
 
+def test_layers_count_on_over_stages():
+  network = net.Net(**{**RESNET, 'norm': dict(name='depth_scaled', norm=dict(name='rms'))})
+  variables = jax.tree.map(jnp.ones_like, fill.variables(network, IMAGES))
+  _, acts = sites.forward(network, variables, IMAGES, record=('resid_pre.*', 'mixer_in.*'))
+  for layer in range(4):
+    x = np.float64(acts[f'resid_pre.{layer}'])
+    expected = x / np.sqrt((x ** 2).mean(-1, keepdims=True) + 1e-6) / np.sqrt(layer + 1)
+    np.testing.assert_allclose(acts[f'mixer_in.{layer}'], expected, atol=1e-5)
+
+
 def test_parameters_are_counted_by_hand():
   width, hidden, vocab, length, depth = 8, 12, 11, 8, 3
   attention = 4 * (width * width + width)
