@@ -26,12 +26,9 @@ from aspects.sites import select
 QUANTILES = (.05, .25, .5, .75, .95)
 SUBLAYERS = ('mixer', 'channel')
 TEXTS = {
-    'mixer_ratio': "norm of the mixer's contribution over that of the stream",
-    'channel_ratio': "norm of the channel MLP's contribution over that of the stream",
-    'mixer_cosine': "cosine of the mixer's contribution with the stream",
-    'channel_cosine': "cosine of the channel MLP's contribution with the stream",
-    'stream_cosine': 'cosine of the stream before and behind the layer',
-    'stream_norm': 'norm of the stream behind the layer'}
+    'mixer_ratio': 'mixer: |added| / |stream|', 'channel_ratio': 'channel MLP: |added| / |stream|',
+    'mixer_cosine': 'mixer: cosine with the stream', 'channel_cosine': 'channel MLP: cosine with the stream',
+    'stream_cosine': 'cosine of the stream before and behind', 'stream_norm': 'norm of the stream'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +109,9 @@ class Contribution:
         headline=next(n for n in ('channel_ratio', 'mixer_ratio', 'stream_cosine') if n in blank)))
     for name in out:
       quantity = name.removesuffix('_mean')
-      text = TEXTS[quantity] if quantity in TEXTS else f'share of rows with over {self.outlier:g} times the median norm'
-      out[name].attrs = dict(long_name=text + (', mean' if name != quantity else ''), figure='curve',
+      text = TEXTS[quantity] if quantity in TEXTS else f'share of rows over {self.outlier:g} median norms'
+      mean = name != quantity
+      out[name].attrs = dict(long_name=text + (', mean' if mean else ''), figure='none' if mean else 'curve',
                              units='units of the site' if quantity == 'stream_norm' else '1')
       if 'cosine' in name:
         out[name].attrs |= dict(limits=[-1, 1])

@@ -25,7 +25,7 @@ from aspects import stats
 from aspects.sites import select
 
 Array = jax.Array
-OUTPUTS = {'kl': ('KL divergence from the whole network to the one without a layer', 'nats'),
+OUTPUTS = {'kl': ('KL divergence of the outputs', 'nats'),
            'logit_change': ('relative change of the logits', '1'), 'flipped': ('share of predictions that change', '1')}
 SCORES = {'loss_increase': ('increase of the cross-entropy', 'nats'), 'accuracy_drop': ('drop of the accuracy', '1')}
 

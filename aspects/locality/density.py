@@ -65,5 +65,5 @@ class Density:
     for k in out:
       out[k].attrs = dict(long_name=texts[k], units='1', figure=figures[k] if k in figures else 'curve', limits=[0, 1])
     if self.threshold == 0:
-      out['density'].attrs |= dict(null='null_symmetric', null_label='symmetric pre-activation')
+      out['density'].attrs |= dict(null='null_symmetric', null_label='symmetric')
     return out

@@ -30,10 +30,10 @@ from aspects import stats
 from aspects.sites import select
 
 QUANTITIES = {
-    'nc1': 'within-class over between-class covariance, tr(S_W S_B^+) / C', 'nc1_ratio': 'tr S_W / tr S_B',
-    'nc2_equinorm': 'variation of the class means\' norms', 'nc2_equiangular': 'deviation of the cosines from -1/(C-1)',
-    'nc2_etf': 'distance of the class means\' Gram matrix from a simplex ETF',
-    'nc3': 'distance of classifier and class means', 'nc4': 'agreement of nearest class mean and classifier'}
+    'nc1': 'NC1, tr(S_W S_B^+) / C', 'nc1_ratio': 'NC1, tr S_W / tr S_B',
+    'nc2_equinorm': "NC2, variation of the class means' norms", 'nc2_equiangular': 'NC2, deviation from -1/(C-1)',
+    'nc2_etf': 'NC2, distance from a simplex', 'nc3': 'NC3, distance of classifier and means',
+    'nc4': 'NC4, agreement of nearest mean and classifier'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Collapse:
         aspect='representations', title='Neural collapse', question='Where do the classes fall onto their means?',
         source='Papyan, Han & Donoho 2020, arXiv:2008.08186', pool=self.pool, rows=float(fit[names[0]].n),
         rows_held=len(held.label), classes=int(present.sum()), classes_absent=int((~present).sum()), headline='nc1'))
-    texts = QUANTITIES | {'nc4_network': 'agreement of nearest class mean and network'}
+    texts = QUANTITIES | {'nc4_network': 'NC4, agreement of nearest mean and network'}
     for k in out:
       null = k.startswith('null_')
       out[k].attrs = dict(long_name=f'{texts[k[5:]]}, random labels' if null else texts[k], units='1',

@@ -9,8 +9,9 @@ y. It is scored on a bounded sample of fold `held`.
 The best strength is never chosen on the rows it is scored on: the held-out examples are halved by a hash of their
 index, the strength that is most accurate on one half is scored on the other, and the two scores are pooled.
 
-Differs from the paper: squared loss in place of logistic regression, which is what makes one pass enough. The null,
-the same probe with random labels, is a control task (Hewitt & Liang 2019, arXiv:1909.03368) with a label per row.
+Differs from the paper: squared loss in place of logistic regression, which is what makes one pass enough. The null is
+the better of two: always the commonest class of the fit fold, and the same probe of random labels, a control task
+(Hewitt & Liang 2019, arXiv:1909.03368) with a label per row.
 """
 import dataclasses
 
@@ -65,13 +66,14 @@ class Probe:
       return [scores(right, error, y, half) for right, error, y in zip(*both, labels)]
     real, null = zip(*stats.side_by_side(score, names))
     accuracy, r2, best, chosen, best_r2 = (np.stack(column, -1) for column in zip(*real))
-    majority = (held.label == counts.argmax()).mean()
+    guessed, majority = np.stack([s[2] for s in null]), (held.label == counts.argmax()).mean()
     grid, curve = ('penalty', 'site'), ('site',)
     out = xr.Dataset({
         'accuracy_best': (curve, best), 'accuracy': (grid, accuracy), 'r2': (grid, r2), 'r2_best': (curve, best_r2),
         'penalty_best': (('half', 'site'), np.asarray(self.penalties)[chosen]),
-        'null_random': (curve, np.stack([s[2] for s in null])), 'majority': (curve, np.full(len(names), majority))},
-        {'penalty': list(self.penalties), 'site': names, 'half': list(HALVES)}, attrs=dict(
+        'null_chance': (curve, np.maximum(guessed, majority)), 'null_random': (curve, guessed),
+        'majority': (curve, np.full(len(names), majority))}, {
+        'penalty': list(self.penalties), 'site': names, 'half': list(HALVES)}, attrs=dict(
             aspect='representations', title='Linear probes', question='From which layer can the label be read off?',
             source='Alain & Bengio 2016, arXiv:1610.01644', pool=self.pool, rows=float(fit[names[0]].n),
             rows_held=len(half), headline='accuracy_best'))
@@ -83,14 +85,15 @@ def described(out: xr.Dataset) -> xr.Dataset:
   texts = {
       'accuracy_best': ('held-out accuracy of the best ridge probe', 'curve', [0, 1]),
       'accuracy': ('held-out accuracy of ridge probes', 'map', [0, 1]),
-      'r2': ('held-out R^2 of ridge probes, all classes together', 'map', None),
+      'r2': ('held-out R^2 of ridge probes', 'none', None),
       'r2_best': ('held-out R^2 at the penalties of highest accuracy', 'curve', None),
       'penalty_best': ('penalty that is most accurate on the other half', 'none', None),
+      'null_chance': ('the greater of null_random and majority', 'none', [0, 1]),
       'null_random': ('held-out accuracy of the best probe of random labels', 'none', [0, 1]),
       'majority': ('held-out accuracy of the commonest class', 'none', [0, 1])}
   for name, (text, figure, limits) in texts.items():
     out[name].attrs = dict(long_name=text, units='1', figure=figure) | ({'limits': limits} if limits else {})
-  out['accuracy_best'].attrs |= dict(null='null_random', null_label='random labels')
+  out['accuracy_best'].attrs |= dict(null='null_chance', null_label='chance')
   out['penalty'].attrs = dict(long_name='ridge penalty', units='units of the site, squared')
   return out
 

@@ -68,6 +68,7 @@ def test_equals_scikit_learn():
     np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-12 if name.startswith('accuracy') else 2e-5,
                                err_msg=name)
   np.testing.assert_allclose(found.null_random, null['accuracy_best'], rtol=0, atol=1e-12)
+  assert (found.null_chance == np.maximum(found.null_random, found.majority)).all()
 
 
 def test_dead_duplicated_and_constant_units():
