@@ -4,7 +4,6 @@ They hold for every combination with the parts of the families `norms` and `bran
 import functools
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
