@@ -1,28 +1,31 @@
 """Similarity of Neural Network Representations Revisited: linear CKA of all pairs of layers (Kornblith et al. 2019, arXiv:1905.00414).
 
-With centred rows x, y and C = sum x y', two estimators of HSIC(X, Y) are normalised by the same estimator of HSIC(X, X)
-and HSIC(Y, Y):
+With centred rows x, y and C = sum x y', two estimators of HSIC(X, Y) are normalised by the same estimator of
+HSIC(X, X) and HSIC(Y, Y):
   biased    |C|_F^2                                                    (Gretton et al. 2005)
   debiased  [|C|_F^2 - q + t_x t_y / ((n-1)(n-2)) - 2 q / (n-2)] / (n (n-3)),   q = sum |x|^2 |y|^2,  t = sum |x|^2
-The second is the U-statistic of Song et al. (2012, JMLR 13) for the linear kernel, written in moments, so that it is exact
-on the full stream without any n x n matrix; Nguyen, Raghu & Kornblith (2021, arXiv:2010.15327) average it over batches
-instead. It may be negative, and nothing is clamped.
+The second is the U-statistic of Song et al. (2012, JMLR 13) for the linear kernel, written in moments, so that it is
+exact on the full stream without any n x n matrix; Nguyen, Raghu & Kornblith (2021, arXiv:2010.15327) average it over
+batches instead. It may be negative, and nothing is clamped.
 """
 import dataclasses
+import warnings
 
 import numpy as np
 import xarray as xr
 
 from aspects import inference
-from aspects import sites as sites_lib
 from aspects import stats
+from aspects.sites import select
 
 
 @dataclasses.dataclass(frozen=True)
 class Cka:
   """Linear CKA, biased and debiased, of all pairs of `sites`: cka_linear_* [site, other].
 
-  Rows are pooled by `pool` (see `aspects.stats`). At least four rows are needed for the debiased form.
+  Rows are pooled by `pool` (see `aspects.stats`). At least four rows are needed for the debiased form. A layer that
+  does not vary, or whose debiased HSIC with itself is not positive because rows are few, has no CKA: NaN, and a
+  warning names it.
   """
   sites: tuple[str, ...] = ('resid_post.*',)
   pool: str = 'mean'
@@ -31,7 +34,7 @@ class Cka:
                for form in ('biased', 'debiased')}
 
   def needs(self, specs):
-    return {'cross': stats.CrossCovariance(sites_lib.select(self.sites, specs), self.pool)}
+    return {'cross': stats.CrossCovariance(select(self.sites, specs), self.pool)}
 
   def compute(self, cross: stats.CrossMoments) -> xr.Dataset:
     n, names = cross.n, list(cross.mean)
@@ -45,6 +48,9 @@ class Cka:
         square[i, j] = square[j, i] = (cross.scatter[a, b] ** 2).sum()
     q = cross.quartic
     unbiased = (square - q + np.outer(trace, trace) / ((n - 1) * (n - 2)) - 2 * q / (n - 2)) / (n * (n - 3))
+    if flat := [s for s, own in zip(names, np.diag(unbiased)) if not own > 0]:
+      warnings.warn(f'sites {flat} do not vary over the {n:g} rows beyond what few rows do by chance: their debiased '
+                    'CKA is NaN; use more examples', stacklevel=2)
     widths = [cross.scatter[s, s].shape[0] for s in names]
     null = np.array([[inference.null_cka((a, b), int(n)) for b in widths] for a in widths])
     dims, coords = ('site', 'other'), {'site': names, 'other': names}
@@ -62,6 +68,6 @@ class Cka:
 
 
 def normalised(hsic: np.ndarray) -> np.ndarray:
-  """HSIC [L, L] over the geometric mean of its diagonal; NaN where a layer does not vary."""
+  """HSIC [L, L] over the geometric mean of its diagonal; NaN where that is not positive."""
   own = np.sqrt(np.where(np.diag(hsic) > 0, np.diag(hsic), np.nan))
   return hsic / np.outer(own, own)
