@@ -1,0 +1,91 @@
+"""How tensors become rows: pools, masks, samples; and what is refused."""
+import jax
+import numpy as np
+import pytest
+
+from aspects import stats
+from tests.brute import BRUTE, mix, same
+
+
+def test_pools_give_the_rows_they_name():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(3, 4, 2)).astype(np.float32)
+  mask = np.array([[1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 0, 0]], np.float32)
+  hidden = np.where(mask[..., None] > 0, x, np.nan).astype(np.float32)
+  weight = np.array([1, 1, 0], np.float32)
+  batch = {'weight': weight, 'mask': mask}
+  whole = {'tokens': x.reshape(12, 2), 'mean': x.astype(np.float64).mean(1), 'first': x[:, 0], 'last': x[:, 3],
+           'flatten': x.reshape(3, 8)}
+  for pool, expected in whole.items():
+    found, each = stats.rows(x, {'weight': weight}, pool)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_array_equal(each, np.repeat(weight, 4) if pool == 'tokens' else weight)
+    assert stats.width(jax.ShapeDtypeStruct(x.shape, x.dtype), pool) == expected.shape[1]
+    assert stats.positions(jax.ShapeDtypeStruct(x.shape, x.dtype), pool) == len(expected) // 3
+  found, each = stats.rows(hidden, batch, 'tokens')
+  np.testing.assert_array_equal(each.reshape(3, 4), weight[:, None] * mask)
+  np.testing.assert_allclose(stats.rows(hidden, batch, 'mean')[0][:2], [x[0].mean(0), x[1, 1:3].mean(0)], rtol=1e-6)
+  np.testing.assert_array_equal(stats.rows(hidden, batch, 'last')[0], [x[0, 3], x[1, 2], x[2, 0]])
+  np.testing.assert_array_equal(stats.rows(hidden, batch, 'flatten')[0], np.nan_to_num(hidden).reshape(3, 8))
+  # where the position that is asked for is masked, the example is no row
+  np.testing.assert_array_equal(stats.rows(hidden, batch, 'first')[1], [1, 0, 0])
+  for pool in ('mean', 'last', 'flatten'):
+    np.testing.assert_array_equal(stats.rows(hidden, {**batch, 'mask': mask * [[1], [0], [1]]}, pool)[1], [1, 0, 0])
+
+
+def once(statistic, acts, batch):
+  specs = {s: jax.ShapeDtypeStruct(x.shape, x.dtype) for s, x in acts.items()}
+  return statistic.finish(jax.jit(lambda: statistic.update(statistic.init(specs), acts, batch))())
+
+
+def test_masked_tokens_never_reach_a_statistic():
+  rng = np.random.default_rng(0)
+  x, mask = rng.normal(size=(8, 5, 3)).astype(np.float32), (rng.uniform(size=(8, 5)) < .7).astype(np.float32)
+  mask[:, 0] = 1
+  hidden = np.where(mask[..., None] > 0, x, np.nan).astype(np.float32)
+  batch = {'weight': np.ones(8, np.float32), 'index': np.arange(8, dtype=np.int32), 'mask': mask,
+           'label': rng.integers(0, 3, (8, 5)).astype(np.int32)}
+  rows, position = x[mask > 0].astype(np.float64), np.nonzero(mask)[1]
+  for statistic in (stats.Covariance(('x',)), stats.ClassCovariance(('x',), 3, 'tokens'), stats.Density(('x',))):
+    found = once(statistic, {'x': hidden}, batch)
+    same(found, BRUTE[type(statistic).__name__](statistic, {'x': rows}, batch['label'][mask > 0], np.zeros(len(rows))))
+  statistic = stats.Sample(('x',), 100, 'tokens', classes=3)
+  found = once(statistic, {'x': hidden}, batch)
+  example = np.nonzero(mask)[0]
+  order = np.argsort(mix(example, position, 0))
+  same(found, stats.Rows({'x': rows[order]}, batch['label'][mask > 0][order], example[order], position[order]))
+
+
+def test_images_are_pooled_over_space():
+  x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+  weight = {'weight': np.ones(2, np.float32)}
+  np.testing.assert_allclose(stats.rows(x, weight, 'mean')[0], x.astype(np.float64).mean((1, 2)), rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(stats.rows(x, weight, 'tokens')[0], x.reshape(24, 5))
+
+
+def test_a_sample_is_uniform():
+  """Of 1,000 rows 100 are kept: over 400 seeds each row is kept 40 times, give or take a binomial."""
+  index = np.arange(1000, dtype=np.uint32)
+  kept = np.zeros(1000)
+  for seed in range(400):
+    kept[np.argsort(np.asarray(stats.mix(index, np.uint32(0), np.uint32(seed))))[:100]] += 1
+  z = (kept - 40) / np.sqrt(400 * .1 * .9)
+  assert abs(z.mean()) < 1e-9 and .9 < z.std() < 1.1 and np.abs(z).max() < 5
+
+
+def test_errors_name_the_value_and_the_way_out():
+  spec = {'x': jax.ShapeDtypeStruct((4, 2), np.float32), 'y': jax.ShapeDtypeStruct((4, 3, 2), np.float32)}
+  batch = {'weight': np.ones(4, np.float32), 'index': np.arange(4, dtype=np.int32), 'label': np.zeros((4, 3), np.int32)}
+  acts = {'x': np.zeros((4, 2), np.float32), 'y': np.zeros((4, 3, 2), np.float32)}
+  with pytest.raises(ValueError, match="pool 'max' is not one of tokens"):
+    stats.Covariance(('x',), 'max').init(spec)
+  with pytest.raises(ValueError, match="kinds are value, norm"):
+    stats.Histogram((('ratio', 'x'),)).init(spec)
+  for statistic in (stats.CrossCovariance(('x', 'y'), 'tokens'), stats.Sample(('x', 'y'), pool='tokens')):
+    with pytest.raises(ValueError, match="different numbers of rows.*pool by 'mean'"):
+      statistic.update(statistic.init(spec), acts, batch)
+  with pytest.raises(ValueError, match='pool by tokens, first or last'):
+    statistic = stats.ClassCovariance(('y',), 2, 'mean')
+    statistic.update(statistic.init(spec), acts, batch)
+  with pytest.raises(ValueError, match='another batch axis'):
+    stats.rows(acts['x'][:3], batch, 'tokens')
