@@ -9,7 +9,7 @@ from configs import common
 VISION = dict(embed=dict(name='patches', size=2), head=dict(name='classify', pool='first'),
               mixer=dict(name='attention', heads=4, causal=False), channel=dict(name='mlp', ratio=4.0, act='gelu'),
               norm=dict(name='layer'), placement=dict(name='pre'), stack=dict(name='plain', scan=False),
-              depth=6, width=64, dtype='float32')
+              depth=6, width=48, dtype='float32')
 LANGUAGE = dict(embed=dict(name='tokens', vocab=256, length=64), head=dict(name='unembed'),
                 mixer=dict(name='attention', heads=4, causal=True))
 
@@ -17,7 +17,7 @@ LANGUAGE = dict(embed=dict(name='tokens', vocab=256, length=64), head=dict(name=
 def get_config(scale=''):
   config = common.base()
   config.title = 'The tour: what the layers of two small transformers do'
-  config.steps, config.batch, config.seeds = 600, 64, 3
+  config.steps, config.batch, config.seeds = 400, 32, 3
   config.task = dict(name='digits')
   config.net = VISION
   config.learning = dict(name='backprop', optimizer=dict(name='adam'), learning_rate=1e-3, schedule='cosine',
