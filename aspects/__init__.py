@@ -1,4 +1,4 @@
-"""aspects: what the layers of a network do, seen from five sides: features, correlations, representations, depth, locality.
+"""What the layers of a network do, from five sides: features, correlations, representations, depth, locality.
 
 In a notebook:
 

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, newest readable first, resumable on another number of devices. The only user of orbax."""
+"""Checkpoints: complete or absent, newest readable first, on any number of devices. The only user of orbax."""
 import contextlib
 import logging
 import pathlib
@@ -52,7 +52,7 @@ class Checkpoints:
                                                        notes=ocp.args.JsonSave(notes)), force=True)
 
   def restore(self, like: Any) -> Restored | None:
-    """The newest readable checkpoint in the shapes and shardings of `like`, or None; a damaged one is named and skipped."""
+    """The newest readable checkpoint in the shapes and shardings of `like`, or None; what is damaged is skipped."""
     target = jax.tree.map(_abstract, like)
     with _quiet():
       self._manager.wait_until_finished()
@@ -119,8 +119,8 @@ def _abstract(x: Any) -> jax.ShapeDtypeStruct:
 class Preemption:
   """Whether this job was asked to stop: SIGTERM here, or on any host of a job of several processes.
 
-  On a single process jax's preemption service does not catch the signal, so this listens itself; of several, jax agrees on
-  a step at which all stop.
+  On a single process jax's preemption service does not catch the signal, so this listens itself; of several, jax agrees
+  on a step at which all stop.
   """
 
   def __init__(self):

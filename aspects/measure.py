@@ -1,14 +1,13 @@
 """The Measure contract and the one analysis loop.
 
-A measure is a frozen dataclass: it names the statistics it needs of which sites, and computes, on the host in float64, an
-`xr.Dataset` with named dimensions. All statistics of all measures accumulate in one compiled program together with the
-forward pass; equal statistics are computed once.
+A measure is a frozen dataclass: it names the statistics it needs of which sites, and computes, on the host in float64,
+an `xr.Dataset` with named dimensions. All statistics of all measures accumulate in one compiled program together with
+the forward pass; equal statistics are computed once.
 """
-import contextlib
 import dataclasses
 import functools
 import inspect
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Protocol
+from typing import Any, Callable, Mapping, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +87,7 @@ class Program:
 
 
 def update_all(statistics, states, acts, batch, rerun=None) -> tuple:
+  """The states of all statistics after one more batch; pure."""
   new = []
   for statistic, state in zip(statistics, states):
     extra = (rerun,) if getattr(statistic, 'reruns', False) else ()
@@ -217,13 +217,16 @@ def measure_arrays(measure: Measure, acts: Mapping[str, np.ndarray], labels: np.
   fields = {'weight': np.ones(n, np.float32) if weight is None else np.asarray(weight), 'index': np.arange(n)}
   if labels is not None:
     fields['label'] = np.asarray(labels, np.int32)
-  update = jax.jit(functools.partial(update_all, statistics), donate_argnums=0)
   states = tuple(s.init(specs) for s in statistics)
   for k in range(0, n, batch_size):
     part = lambda x: _pad(np.asarray(x[k:k + batch_size]), batch_size)
-    states = update(states, {s: part(acts[s]) for s in used}, {f: part(v) for f, v in fields.items()})
+    batch = {f: part(v) for f, v in fields.items()}
+    states = _update_arrays(statistics, states, {s: part(acts[s]) for s in used}, batch)
   program = Program(None, {'measure': measure}, specs, statistics, wiring, ())
   return program.compute(jax.device_get(states))['measure']
+
+
+_update_arrays = jax.jit(update_all, static_argnums=0, donate_argnums=1)
 
 
 def _pad(x: np.ndarray, size: int) -> np.ndarray:

@@ -79,8 +79,8 @@ class Study:
   def describe(self) -> str:
     """A line for each arm: what will run."""
     return '\n'.join(
-        f'{a.name}: {a.parameters:,} parameters, {len(a.seeds)} seeds x {a.steps} steps of {a.streams.streams[0].batch_size}'
-        f' on {a.config["task"]["name"]}; {len(a.program.measures)} measures at steps {", ".join(map(str, a.when))}'
+        f'{a.name}: {a.parameters:,} parameters, {len(a.seeds)} seeds x {a.steps} steps of {a.config["batch"]} '
+        f'on {a.config["task"]["name"]}; {len(a.program.measures)} measures at steps {", ".join(map(str, a.when))}'
         for a in self.arms.values())
 
 
@@ -118,7 +118,7 @@ def _check_keys(config: Mapping, where: str) -> None:
 
 
 def overlay(base: Any, change: Any, where: str = '') -> Any:
-  """`base` with `change` laid over it: mappings merge, unless `change` names another component; None removes a measure."""
+  """`base` with `change` laid over it: mappings merge, unless `change` names another component; None removes."""
   if not isinstance(change, Mapping) or not isinstance(base, Mapping):
     return change
   if 'name' in change and change['name'] != (base['name'] if 'name' in base else None):
@@ -141,11 +141,10 @@ def _check_parts(config: Mapping, where: str) -> None:
                        "package.module:Class, and the skeleton, whose parts are fields, has no name")
     plugin.check('nn', config['net'], ('outputs',), f'{where}net')
   else:
-    known = plugin.fields(net_lib.Net)
-    for key in config['net']:
-      if key not in known:
-        raise ValueError(f'{where}net has no field {key!r}; {plugin.nearest(key, known)}')
-    net_lib.check(config['net'])
+    try:
+      net_lib.check(config['net'])
+    except ValueError as error:
+      raise ValueError(f'{where}{error}') from error
   plugin.check('learning', config['learning'], ('steps',), f'{where}learning')
   for name, spec in config['measures'].items():
     if spec is not None:
@@ -312,8 +311,8 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
       if (every and step % every == 0 or step == arm.steps) and not (curve and curve[-1]['step'] >= step):
         train.check_finite(state)
         curve.append(_row(arm, step, state, info, evaluation, mesh))
-        bar.set_postfix_str(' '.join(f'{k} {np.mean(v):.3f}' for k, v in curve[-1].items() if k.endswith(('loss', 'nll'))
-                                     and not k.startswith('train_nll')), refresh=False)
+        bar.set_postfix_str(' '.join(f'{k} {np.mean(v):.3f}' for k, v in curve[-1].items()
+                                     if k == 'train_loss' or k.endswith('nll') and k != 'train_nll'), refresh=False)
       if step in arm.when and not (paths.analyses / f'{step:08d}.nc').exists():
         train.check_finite(state)
         if not _analyse(arm, step, state, mesh, paths, preempted, bar):

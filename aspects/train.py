@@ -1,4 +1,4 @@
-"""State, step and the one training loop. A leading seed axis is first class: all runs of a study train as one program."""
+"""State, step and the one training loop. All seeds of a study train as one program, along a leading axis."""
 from typing import Any, Callable, Iterator, Mapping, NamedTuple
 import zlib
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aspects import sites
-from aspects import stats
 from aspects.net import Net
+from aspects.statistics.covariance import Covariance
 from benchmarks import timing
 
 
@@ -31,7 +31,7 @@ def main():
   tokens = jax.random.randint(jax.random.key(1), (a.batch, a.length), 0, a.vocab)
   variables = jax.jit(net.init)(jax.random.key(0), tokens)
   batch = {'weight': np.ones(a.batch, np.float32), 'index': np.arange(a.batch, dtype=np.int32)}
-  covariance = stats.Covariance(sites.select(('resid_post.*',), sites.sites(net, variables, tokens)))
+  covariance = Covariance(sites.select(('resid_post.*',), sites.sites(net, variables, tokens)))
 
   plain = jax.jit(net.apply)
   def record(variables, tokens):

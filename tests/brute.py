@@ -1,7 +1,13 @@
 """What the streaming statistics are, written down once more with numpy in float64, from all rows at once."""
 import numpy as np
+from aspects.statistics.class_covariance import ClassMoments
+from aspects.statistics.covariance import Moments
+from aspects.statistics.cross_covariance import CrossMoments
+from aspects.statistics.density import Extremes
+from aspects.statistics.histogram import Histograms
+from aspects.statistics.sample import Rows
+from aspects.statistics.top_examples import Top
 
-from aspects import stats
 
 
 def mix(*words):
@@ -30,7 +36,7 @@ def brute(statistic, acts, batch):
 
 
 def covariance(statistic, x, label, index):
-  return {s: stats.Moments(len(v), v.mean(0), (v - v.mean(0)).T @ (v - v.mean(0)))
+  return {s: Moments(len(v), v.mean(0), (v - v.mean(0)).T @ (v - v.mean(0)))
           for s, v in x.items() if s in statistic.sites}
 
 
@@ -41,7 +47,7 @@ def class_covariance(statistic, x, label, index):
   for s, m in covariance(statistic, x, label, index).items():
     members = [x[s][label == c] for c in range(statistic.classes)]
     means = np.stack([v.mean(0) if len(v) else m.mean for v in members])
-    out[s] = stats.ClassMoments(*m, np.array([len(v) for v in members]), means)
+    out[s] = ClassMoments(*m, np.array([len(v) for v in members]), means)
   return out
 
 
@@ -50,12 +56,12 @@ def cross_covariance(statistic, x, label, index):
   length = {s: (v ** 2).sum(1) for s, v in u.items()}
   pairs = [(a, b) for i, a in enumerate(statistic.sites) for b in statistic.sites[i:]]
   quartic = np.array([[length[a] @ length[b] for b in statistic.sites] for a in statistic.sites])
-  return stats.CrossMoments(len(index), {s: x[s].mean(0) for s in statistic.sites},
+  return CrossMoments(len(index), {s: x[s].mean(0) for s in statistic.sites},
                             {(a, b): u[a].T @ u[b] for a, b in pairs}, quartic)
 
 
 def density(statistic, x, label, index):
-  return {s: stats.Extremes(len(index), (x[s] > statistic.threshold).sum(0), x[s].min(0), x[s].max(0))
+  return {s: Extremes(len(index), (x[s] > statistic.threshold).sum(0), x[s].min(0), x[s].max(0))
           for s in statistic.sites}
 
 
@@ -70,21 +76,21 @@ def histogram(statistic, x, label, index):
   values = scalars(statistic, x)
   counts = np.stack([np.histogram(v, statistic.edges())[0] for v in values])
   each = lambda f: np.array([f(v) for v in values], np.float64)
-  return stats.Histograms(statistic.edges(), counts, each(len), each(np.mean), each(np.min), each(np.max))
+  return Histograms(statistic.edges(), counts, each(len), each(np.mean), each(np.min), each(np.max))
 
 
 def top_examples(statistic, x, label, index):
   out = {}
   for s in statistic.sites:
     order = np.stack([np.lexsort((index, -unit))[:statistic.k] for unit in x[s].T])
-    out[s] = stats.Top(np.take_along_axis(x[s].T, order, 1), index[order], np.zeros_like(order))
+    out[s] = Top(np.take_along_axis(x[s].T, order, 1), index[order], np.zeros_like(order))
   return out
 
 
 def sample(statistic, x, label, index):
   order = np.lexsort((index, mix(index, 0, statistic.seed)))[:statistic.size]
   kept = label[order] if statistic.classes else np.zeros(len(order))
-  return stats.Rows({s: x[s][order] for s in statistic.sites}, kept, index[order], np.zeros(len(order)))
+  return Rows({s: x[s][order] for s in statistic.sites}, kept, index[order], np.zeros(len(order)))
 
 
 BRUTE = {'Covariance': covariance, 'ClassCovariance': class_covariance, 'CrossCovariance': cross_covariance,

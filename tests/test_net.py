@@ -205,8 +205,7 @@ def test_low_precision(name):
 
 
 @pytest.mark.parametrize('change', (dict(), dict(norm=dict(name='rms')), dict(placement=dict(name='post')),
-                                    dict(stack=dict(name='shared')), dict(mixer=dict(name='window', size=1, heads=2))),
-                         ids=str)
+                                    dict(stack=dict(name='shared')), dict(mixer=dict(name='window', size=1, heads=2))))
 def test_masked_tokens_have_no_influence(change):
   network = net.Net(**{**LM, **change, 'depth': 2, 'head': dict(name='classify', pool='mean'),
                        'mixer': change.get('mixer', dict(name='attention', heads=2))})
@@ -255,7 +254,7 @@ def test_pooling():
     (dict(embed=None), r"net needs the field 'embed'"),
     (dict(stages=((1, 8), (1, 16))), r"net.stages has 2 stages and net.transition is not given; .*'strided'"),
     (dict(mixer='attention'), r"net.mixer: a component is given as dict\(name=\.\.\., field=\.\.\.\), got 'attention'"),
-], ids=str)
+])
 def test_a_wrong_spec_is_refused_before_anything_is_made(change, message):
   net.check(VIT)
   with pytest.raises(ValueError, match=message):
@@ -272,7 +271,7 @@ def test_a_wrong_spec_is_refused_before_anything_is_made(change, message):
     (dict(embed=dict(name='tokens', length=4)), TEXT, '6 positions exceed the length 4'),
     (dict(embed=dict(name='tokens')), IMAGES, r'tokens are integers \[B, T\], got float32'),
     (dict(stages=((1, 8), (1, 8)), transition=dict(name='strided')), IMAGES, '5 tokens are not a square grid'),
-], ids=str)
+])
 def test_parts_that_do_not_fit_are_refused_when_the_network_is_shaped(change, inputs, message):
   with pytest.raises(ValueError, match=message):
     jax.eval_shape(net.Net(**{**VIT, **change}).init, jax.random.key(0), inputs)

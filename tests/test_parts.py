@@ -52,7 +52,7 @@ def attention(p, x, readable):
     (dict(name='attention', heads=4, causal=True), lambda t, s: s <= t),
     (dict(name='window', heads=2, size=2), lambda t, s: abs(t - s) <= 2),
     (dict(name='window', heads=1, size=3, causal=True), lambda t, s: 0 <= t - s <= 3),
-], ids=str)
+])
 def test_attention(spec, readable):
   mask = np.ones((B, T))
   mask[0, [1, 4]] = 0

@@ -98,7 +98,8 @@ def command(workdir, *more, scale='long'):
 def start(workdir, log, scale='long', **more):
   """The command in the background, its errors in the file `log`."""
   with open(log, 'ab') as errors:
-    return subprocess.Popen(command(workdir, scale=scale), cwd=ROOT, env=environment(**more), stderr=errors, stdout=errors)
+    return subprocess.Popen(command(workdir, scale=scale), cwd=ROOT, env=environment(**more), stderr=errors,
+                            stdout=errors)
 
 
 def environment(**more):

@@ -4,6 +4,12 @@ import numpy as np
 import pytest
 
 from aspects import stats
+from aspects.statistics.class_covariance import ClassCovariance
+from aspects.statistics.covariance import Covariance
+from aspects.statistics.cross_covariance import CrossCovariance
+from aspects.statistics.density import Density
+from aspects.statistics.histogram import Histogram
+from aspects.statistics.sample import Rows, Sample
 from tests.brute import BRUTE, mix, same
 
 
@@ -46,14 +52,14 @@ def test_masked_tokens_never_reach_a_statistic():
   batch = {'weight': np.ones(8, np.float32), 'index': np.arange(8, dtype=np.int32), 'mask': mask,
            'label': rng.integers(0, 3, (8, 5)).astype(np.int32)}
   rows, position = x[mask > 0].astype(np.float64), np.nonzero(mask)[1]
-  for statistic in (stats.Covariance(('x',)), stats.ClassCovariance(('x',), 3, 'tokens'), stats.Density(('x',))):
+  for statistic in (Covariance(('x',)), ClassCovariance(('x',), 3, 'tokens'), Density(('x',))):
     found = once(statistic, {'x': hidden}, batch)
     same(found, BRUTE[type(statistic).__name__](statistic, {'x': rows}, batch['label'][mask > 0], np.zeros(len(rows))))
-  statistic = stats.Sample(('x',), 100, 'tokens', classes=3)
+  statistic = Sample(('x',), 100, 'tokens', classes=3)
   found = once(statistic, {'x': hidden}, batch)
   example = np.nonzero(mask)[0]
   order = np.argsort(mix(example, position, 0))
-  same(found, stats.Rows({'x': rows[order]}, batch['label'][mask > 0][order], example[order], position[order]))
+  same(found, Rows({'x': rows[order]}, batch['label'][mask > 0][order], example[order], position[order]))
 
 
 def test_images_are_pooled_over_space():
@@ -78,14 +84,14 @@ def test_errors_name_the_value_and_the_way_out():
   batch = {'weight': np.ones(4, np.float32), 'index': np.arange(4, dtype=np.int32), 'label': np.zeros((4, 3), np.int32)}
   acts = {'x': np.zeros((4, 2), np.float32), 'y': np.zeros((4, 3, 2), np.float32)}
   with pytest.raises(ValueError, match="pool 'max' is not one of tokens"):
-    stats.Covariance(('x',), 'max').init(spec)
+    Covariance(('x',), 'max').init(spec)
   with pytest.raises(ValueError, match="kinds are value, norm"):
-    stats.Histogram((('ratio', 'x'),)).init(spec)
-  for statistic in (stats.CrossCovariance(('x', 'y'), 'tokens'), stats.Sample(('x', 'y'), pool='tokens')):
+    Histogram((('ratio', 'x'),)).init(spec)
+  for statistic in (CrossCovariance(('x', 'y'), 'tokens'), Sample(('x', 'y'), pool='tokens')):
     with pytest.raises(ValueError, match="different numbers of rows.*pool by 'mean'"):
       statistic.update(statistic.init(spec), acts, batch)
   with pytest.raises(ValueError, match='pool by tokens, first or last'):
-    statistic = stats.ClassCovariance(('y',), 2, 'mean')
+    statistic = ClassCovariance(('y',), 2, 'mean')
     statistic.update(statistic.init(spec), acts, batch)
   with pytest.raises(ValueError, match='another batch axis'):
     stats.rows(acts['x'][:3], batch, 'tokens')

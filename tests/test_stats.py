@@ -1,14 +1,23 @@
 """Streaming statistics against numpy in float64: whole = split = merged = padded = sharded, in any order."""
 import dataclasses
 import functools
+import importlib
 import inspect
+import pkgutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aspects import stats
+from aspects import statistics
+from aspects.statistics.class_covariance import ClassCovariance
+from aspects.statistics.covariance import Covariance
+from aspects.statistics.cross_covariance import CrossCovariance
+from aspects.statistics.density import Density
+from aspects.statistics.histogram import Histogram
+from aspects.statistics.sample import Sample
+from aspects.statistics.top_examples import TopExamples
 from tests.brute import BRUTE, brute, same, scalars
 
 SITES = ('embed', 'resid.0')
@@ -17,14 +26,14 @@ N, BATCH, CLASSES = 96, 32, 4
 LEVELS = (0., .05, .5, .95, 1.)
 QUANTITIES = (('value', 'embed'), ('norm', 'resid.0'), ('ratio', 'embed', 'resid.0'))
 CASES = {
-    'Covariance': (stats.Covariance(SITES), stats.Covariance(SITES, fold='fit')),
-    'ClassCovariance': (stats.ClassCovariance(SITES, CLASSES),
-                        stats.ClassCovariance(SITES, CLASSES, labels='random', fold='held')),
-    'CrossCovariance': (stats.CrossCovariance(SITES), stats.CrossCovariance(SITES, fold='held')),
-    'Density': (stats.Density(SITES, threshold=0.5),),
-    'Histogram': (stats.Histogram(QUANTITIES), stats.Histogram((('cosine', 'resid.0', 'same'),), linear=True)),
-    'TopExamples': (stats.TopExamples(SITES, k=5),),
-    'Sample': (stats.Sample(SITES, size=40, classes=CLASSES), stats.Sample(SITES, size=4 * N, fold='fit', seed=3))}
+    'Covariance': (Covariance(SITES), Covariance(SITES, fold='fit')),
+    'ClassCovariance': (ClassCovariance(SITES, CLASSES),
+                        ClassCovariance(SITES, CLASSES, labels='random', fold='held')),
+    'CrossCovariance': (CrossCovariance(SITES), CrossCovariance(SITES, fold='held')),
+    'Density': (Density(SITES, threshold=0.5),),
+    'Histogram': (Histogram(QUANTITIES), Histogram((('cosine', 'resid.0', 'same'),), linear=True)),
+    'TopExamples': (TopExamples(SITES, k=5),),
+    'Sample': (Sample(SITES, size=40, classes=CLASSES), Sample(SITES, size=4 * N, fold='fit', seed=3))}
 ALL = [pytest.param(s, id=f'{kind}{i}') for kind, cases in CASES.items() for i, s in enumerate(cases)]
 ONE = [pytest.param(cases[0], id=kind) for kind, cases in CASES.items()]
 
@@ -88,8 +97,9 @@ def ways(statistic, acts, batch, whole=True):
 
 
 def test_every_statistic_is_here():
-  found = [name for name, v in vars(stats).items() if inspect.isclass(v) and v.__module__ == stats.__name__
-           and dataclasses.is_dataclass(v)]
+  modules = [importlib.import_module(m.name) for m in pkgutil.iter_modules(statistics.__path__, 'aspects.statistics.')]
+  found = [name for module in modules for name, v in vars(module).items()
+           if inspect.isclass(v) and v.__module__ == module.__name__ and dataclasses.is_dataclass(v)]
   assert sorted(found) == sorted(CASES) == sorted(BRUTE)
   for cases in CASES.values():
     for statistic in cases:
@@ -102,7 +112,7 @@ def test_equals_numpy_however_the_rows_come(statistic):
   expected = brute(statistic, acts, batch)
   for how, state in ways(statistic, acts, batch, statistic == CASES[type(statistic).__name__][0]).items():
     # a value within float32 rounding of an edge may fall into the next bin: see test_quantiles
-    skip = ('counts',) if isinstance(statistic, stats.Histogram) else ()
+    skip = ('counts',) if isinstance(statistic, Histogram) else ()
     same(statistic.finish(jax.device_get(state)), expected, how, skip=skip)
 
 
@@ -134,7 +144,7 @@ def test_low_precision_activations_lose_nothing(statistic):
   acts, batch = examples(dtype=jnp.bfloat16)
   state = run(statistic, take(acts, batch, np.arange(N), BATCH))
   assert not any(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(state))
-  skip = ('counts',) if isinstance(statistic, stats.Histogram) else ()
+  skip = ('counts',) if isinstance(statistic, Histogram) else ()
   same(statistic.finish(state), brute(statistic, acts, batch), skip=skip)
 
 
@@ -165,7 +175,7 @@ def test_a_large_mean_costs_no_digits(statistic, offset):
 def test_a_mean_is_a_pair_of_floats():
   """The mean of rows at 1e4 deviations is better than one float32 can say."""
   acts, batch = examples(offset=1e4)
-  statistic = stats.Covariance(SITES)
+  statistic = Covariance(SITES)
   found = statistic.finish(run(statistic, take(acts, batch, np.arange(N), BATCH)))
   for s in SITES:
     exact = acts[s].astype(np.float64).mean(0)
@@ -175,7 +185,7 @@ def test_a_mean_is_a_pair_of_floats():
 
 def test_a_long_stream_costs_no_digits():
   """4,000 merges of ones and thirds: a plain float32 sum is off by 1e-5."""
-  statistic, third = stats.Density(('x',), threshold=0.), np.float32(1 / 3)
+  statistic, third = Density(('x',), threshold=0.), np.float32(1 / 3)
   batch = {'weight': np.array([third, 1], np.float32), 'index': np.zeros(2, np.int32)}
   acts = {'x': np.array([[1.], [-1.]], np.float32)}
   @jax.jit

@@ -31,7 +31,7 @@ def changed(**fields):
     (dict(stepz=3), "no field 'stepz'; did you mean 'steps'"),
     (dict(analysis__splitt='test'), "analysis has no field 'splitt'; did you mean 'split'"),
     (dict(net__dept=3), "net has no field 'dept'; did you mean 'depth'"),
-    (dict(net__channel=dict(name='mlpp')), "net.channel: family 'channels' has no component 'mlpp'; did you mean 'mlp'"),
+    (dict(net__channel=dict(name='mlpp')), "net.channel: family 'channels' has no component 'mlpp'; did you mean"),
     (dict(net__channel=dict(name='mlp', ration=2)), "net.channel: 'mlp' has no field 'ration'; did you mean 'ratio'"),
     (dict(net=dict(name='mlp')), 'package.module:Class'),
     (dict(net=dict(name='tests.nowhere:Net')), "no module 'tests.nowhere'"),

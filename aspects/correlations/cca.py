@@ -26,6 +26,7 @@ import xarray as xr
 from aspects import inference
 from aspects import stats
 from aspects.sites import select
+from aspects.statistics.cross_covariance import CrossCovariance, CrossMoments
 
 FORMS = {'cca_mean': 'mean canonical correlation', 'cca_mean_squared': 'mean squared canonical correlation',
          'svcca_mean': 'mean canonical correlation of principal components',
@@ -57,9 +58,9 @@ class Cca:
       raise ValueError(f'tolerance {self.tolerance} is not a ratio of eigenvalues in (0, 1)')
 
   def needs(self, specs):
-    return {'cross': stats.CrossCovariance(select(self.sites, specs), self.pool)}
+    return {'cross': CrossCovariance(select(self.sites, specs), self.pool)}
 
-  def compute(self, cross: stats.CrossMoments) -> xr.Dataset:
+  def compute(self, cross: CrossMoments) -> xr.Dataset:
     n, names = cross.n, list(cross.mean)
     if n < 3:
       raise ValueError(f'canonical correlations need at least 3 rows, got {n:g}: two rows always correlate perfectly; '

@@ -15,8 +15,8 @@ import numpy as np
 import xarray as xr
 
 from aspects import inference
-from aspects import stats
 from aspects.sites import select
+from aspects.statistics.cross_covariance import CrossCovariance, CrossMoments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Cka:
                for form in ('biased', 'debiased')}
 
   def needs(self, specs):
-    return {'cross': stats.CrossCovariance(select(self.sites, specs), self.pool)}
+    return {'cross': CrossCovariance(select(self.sites, specs), self.pool)}
 
-  def compute(self, cross: stats.CrossMoments) -> xr.Dataset:
+  def compute(self, cross: CrossMoments) -> xr.Dataset:
     n, names = cross.n, list(cross.mean)
     if n < 4:
       raise ValueError(f'debiased CKA needs at least 4 rows, got {n:g}; use more examples or pool=tokens')

@@ -20,8 +20,8 @@ import dataclasses
 import numpy as np
 import xarray as xr
 
-from aspects import stats
 from aspects.sites import select
+from aspects.statistics.histogram import Histogram, Histograms
 
 QUANTILES = (.05, .25, .5, .75, .95)
 SUBLAYERS = ('mixer', 'channel')
@@ -32,7 +32,7 @@ TEXTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Distributions(stats.Histogram):
+class Distributions(Histogram):
   """A histogram without the first `skip_first` positions of each example, finished as {quantity: Histograms}."""
   skip_first: int = 0
 
@@ -49,7 +49,7 @@ class Distributions(stats.Histogram):
 
   def finish(self, state):
     whole = super().finish(state)
-    row = lambda i: stats.Histograms(whole.edges, *(column[i:i + 1] for column in whole[1:]))
+    row = lambda i: Histograms(whole.edges, *(column[i:i + 1] for column in whole[1:]))
     return {quantity: row(i) for i, quantity in enumerate(self.quantities)}
 
 
@@ -92,7 +92,7 @@ class Contribution:
                                                     skip_first=self.skip_first)
     return {'sizes': make(sizes, False), 'cosines': make(cosines, True)}
 
-  def compute(self, sizes: dict[tuple, stats.Histograms], cosines: dict[tuple, stats.Histograms]) -> xr.Dataset:
+  def compute(self, sizes: dict[tuple, Histograms], cosines: dict[tuple, Histograms]) -> xr.Dataset:
     ends = [quantity[1] for quantity in sizes if quantity[0] == 'norm']
     blank = {}
     for quantity, histogram in (sizes | cosines).items():
@@ -125,7 +125,7 @@ def variable(quantity: tuple[str, ...]) -> tuple[str, str]:
   return f'{subject}_{quantity[0]}', f'resid_post.{layer}'
 
 
-def above(norms: stats.Histograms, factor: float) -> float:
+def above(norms: Histograms, factor: float) -> float:
   """Share of rows whose norm exceeds `factor` times the median, exact up to the rows in the bin it falls in."""
   below = np.concatenate([[0.], np.cumsum(norms.counts[0])])
   return 1 - np.interp(factor * norms.quantile(.5)[0, 0], norms.edges, below) / below[-1] if below[-1] else np.nan

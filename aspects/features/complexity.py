@@ -28,6 +28,7 @@ import xarray as xr
 
 from aspects import stats
 from aspects.sites import select
+from aspects.statistics.sample import Rows, Sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Complexity:
       raise ValueError(f'atoms {self.atoms}, penalties {self.penalties}: give one atom or more and penalties above 0')
 
   def needs(self, specs):
-    return {'rows': stats.Sample(select(self.sites, specs), self.size, self.pool)}
+    return {'rows': Sample(select(self.sites, specs), self.size, self.pool)}
 
-  def compute(self, rows: stats.Rows) -> xr.Dataset:
+  def compute(self, rows: Rows) -> xr.Dataset:
     names = list(rows.x)
     for s in names:
       if not np.isfinite(rows.x[s]).all():

@@ -22,6 +22,7 @@ import xarray as xr
 from aspects import inference
 from aspects import stats
 from aspects.sites import select
+from aspects.statistics.covariance import Covariance, Moments
 
 CENTRED = ('permutation', 'rotation', 'scale', 'translation')
 COUNTS = {'participation_ratio': 'participation ratio',
@@ -57,9 +58,9 @@ class Spectrum:
       raise ValueError(f'ranks {self.ranks} are not (first, last) of three ranks or more, counted from 1')
 
   def needs(self, specs):
-    return {'moments': stats.Covariance(select(self.sites, specs), self.pool)}
+    return {'moments': Covariance(select(self.sites, specs), self.pool)}
 
-  def compute(self, moments: dict[str, stats.Moments]) -> xr.Dataset:
+  def compute(self, moments: dict[str, Moments]) -> xr.Dataset:
     names = list(moments)
     widest = max(m.mean.size for m in moments.values())
     columns = {name: np.full(len(names), np.nan) for name in (*COUNTS, *ALPHA)}

@@ -13,8 +13,8 @@ import dataclasses
 import numpy as np
 import xarray as xr
 
-from aspects import stats
 from aspects.sites import select
+from aspects.statistics import density as counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Density:
     return {k: ('permutation',) + ('scale',) * (self.threshold == 0) for k in ('density', 'profile')}
 
   def needs(self, specs):
-    return {'active': stats.Density(select(self.sites, specs), self.threshold, self.pool)}
+    return {'active': counts.Density(select(self.sites, specs), self.threshold, self.pool)}
 
-  def compute(self, active: dict[str, stats.Extremes]) -> xr.Dataset:
+  def compute(self, active: dict[str, counts.Extremes]) -> xr.Dataset:
     names = list(active)
     n = active[names[0]].n
     if not all(e.n > 0 for e in active.values()):

@@ -14,10 +14,10 @@ class CrossEntropy:
   smoothing: float = 0.0
 
   def __call__(self, outputs, batch, key=None):
-    label, classes = batch['label'], outputs.shape[-1]
+    label = batch['label']
     if outputs.shape[:-1] != label.shape:
       raise ValueError(f'outputs {outputs.shape} do not match labels {label.shape}: cross-entropy takes one vector of '
-                       'logits a label; a head that pools (classify) gives [B, C], one that does not (unembed) [B, T, C]')
+                       'logits a label; a head that pools (classify) gives [B, C], another (unembed) [B, T, C]')
     log_p = jax.nn.log_softmax(outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32)))
     nll = -jnp.take_along_axis(log_p, label[..., None], -1)[..., 0]
     loss = (1 - self.smoothing) * nll - self.smoothing * log_p.mean(-1)

@@ -28,6 +28,8 @@ import xarray as xr
 from aspects import measure
 from aspects import stats
 from aspects.sites import select
+from aspects.statistics.class_covariance import ClassCovariance, ClassMoments
+from aspects.statistics.sample import Rows, Sample
 
 QUANTITIES = {
     'nc1': 'NC1, tr(S_W S_B^+) / C', 'nc1_ratio': 'NC1, tr S_W / tr S_B',
@@ -59,15 +61,15 @@ class Collapse:
   def needs(self, specs):
     names, classes = select(self.sites, specs), measure.classes_of(specs, self.classes)
     needs = {
-        'fit': stats.ClassCovariance(names, classes, self.pool, 'fit'),
-        'random': stats.ClassCovariance(names, classes, self.pool, 'fit', labels='random'),
-        'held': stats.Sample(names, self.size, self.pool, 'held', classes=classes)}
+        'fit': ClassCovariance(names, classes, self.pool, 'fit'),
+        'random': ClassCovariance(names, classes, self.pool, 'fit', labels='random'),
+        'held': Sample(names, self.size, self.pool, 'held', classes=classes)}
     if 'logits' in specs and paired(specs[names[0]], specs['logits'], self.pool):
-      needs['logits'] = stats.Sample(('logits',), self.size, self.pool, 'held', classes=classes)
+      needs['logits'] = Sample(('logits',), self.size, self.pool, 'held', classes=classes)
     return needs
 
-  def compute(self, fit: dict[str, stats.ClassMoments], random: dict[str, stats.ClassMoments], held: stats.Rows,
-              logits: stats.Rows | None = None) -> xr.Dataset:
+  def compute(self, fit: dict[str, ClassMoments], random: dict[str, ClassMoments], held: Rows,
+              logits: Rows | None = None) -> xr.Dataset:
     names = list(fit)
     predicted = None if logits is None else logits.x['logits'].argmax(-1)
     def one(name):
@@ -103,7 +105,7 @@ def paired(site, logits, pool: str) -> bool:
   return pool in ('tokens', 'first', 'last') and site.shape[1:-1] == logits.shape[1:-1]
 
 
-def geometry(moments: stats.ClassMoments, x: np.ndarray, ridge: float, predicted: np.ndarray | None = None) -> dict:
+def geometry(moments: ClassMoments, x: np.ndarray, ridge: float, predicted: np.ndarray | None = None) -> dict:
   """The quantities of one layer from its moments, and the agreements on rows x [N, D].
 
   Raises:

@@ -21,6 +21,8 @@ import xarray as xr
 from aspects import measure
 from aspects import stats
 from aspects.sites import select
+from aspects.statistics.class_covariance import ClassCovariance, ClassMoments
+from aspects.statistics.sample import Rows, Sample
 
 HALVES = ('a', 'b')
 
@@ -48,12 +50,12 @@ class Probe:
   def needs(self, specs):
     names, classes = select(self.sites, specs), measure.classes_of(specs, self.classes)
     return {
-        'fit': stats.ClassCovariance(names, classes, self.pool, 'fit'),
-        'random': stats.ClassCovariance(names, classes, self.pool, 'fit', labels='random'),
-        'held': stats.Sample(names, self.size, self.pool, 'held', classes=classes)}
+        'fit': ClassCovariance(names, classes, self.pool, 'fit'),
+        'random': ClassCovariance(names, classes, self.pool, 'fit', labels='random'),
+        'held': Sample(names, self.size, self.pool, 'held', classes=classes)}
 
-  def compute(self, fit: dict[str, stats.ClassMoments], random: dict[str, stats.ClassMoments],
-              held: stats.Rows) -> xr.Dataset:
+  def compute(self, fit: dict[str, ClassMoments], random: dict[str, ClassMoments],
+              held: Rows) -> xr.Dataset:
     names = list(fit)
     counts = fit[names[0]].count
     half = np.asarray(stats.mix(held.index, 7)) % 2
@@ -98,7 +100,7 @@ def described(out: xr.Dataset) -> xr.Dataset:
   return out
 
 
-def judge(fit: stats.ClassMoments, random: stats.ClassMoments, x: np.ndarray, labels, penalties):
+def judge(fit: ClassMoments, random: ClassMoments, x: np.ndarray, labels, penalties):
   """(right, squared error), each [2, P, N], of the probes of the labels and of random labels on rows x [N, D]."""
   values, vectors = np.linalg.eigh(fit.scatter)
   values = np.maximum(values, 0)                     # rounding of the float32 products may leave some just below 0

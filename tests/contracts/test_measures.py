@@ -92,7 +92,8 @@ def test_says_what_it_is(name):
   part, family = MEASURES[name], name.split('/')[0]
   module = inspect.getmodule(type(part))
   assert re.search(r'(19|20)\d\d', module.__doc__), 'the file names its source'
-  assert type(part).__doc__ and f'{type(part).__name__}(' not in type(part).__doc__, 'dataclasses write one of their own'
+  said = type(part).__doc__
+  assert said and f'{type(part).__name__}(' not in said, 'dataclasses write one of their own'
   assert '[' in type(part).__doc__, 'the docstring gives shapes'
   assert dataclasses.is_dataclass(part) and hash(part) == hash(dataclasses.replace(part))
   found = of_network(name, 'whole')

@@ -3,9 +3,9 @@ import jax
 import numpy as np
 import pytest
 
-from aspects import stats
 from aspects.correlations.cka import Cka
 from aspects.measure import measure_arrays
+from aspects.statistics.cross_covariance import CrossCovariance
 
 
 def oracle(acts):
@@ -66,7 +66,7 @@ def test_values_on_which_other_repositories_agree():
   both = [found.cka_linear_biased[0, 1], found.cka_linear_debiased[0, 1]]
   np.testing.assert_allclose(both, [0.4893427391, 0.0235986986], atol=1e-7)
   # the estimator of Lange et al. (2022) leaves out the diagonal of the centred Gram matrices: the same moments give it
-  statistic = stats.CrossCovariance(('x', 'y'))
+  statistic = CrossCovariance(('x', 'y'))
   acts = {s: x.astype(np.float32) for s, x in uniform_pair().items()}
   batch = {'weight': np.ones(30, np.float32), 'index': np.arange(30)}
   cross = statistic.finish(jax.jit(lambda: statistic.update(statistic.init(acts), acts, batch))())

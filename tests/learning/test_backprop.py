@@ -40,7 +40,8 @@ def by_hand(params):
 
 
 def test_sgd_is_one_gradient_step():
-  params, new, _, info = one_step(Backprop(optimizer={'name': 'sgd'}, learning_rate=0.3, schedule='constant', clip=None))
+  rule = Backprop(optimizer={'name': 'sgd'}, learning_rate=0.3, schedule='constant', clip=None)
+  params, new, _, info = one_step(rule)
   kernel, bias = by_hand(params)
   np.testing.assert_allclose(new['map']['kernel'], params['map']['kernel'] - 0.3 * kernel, rtol=1e-5, atol=1e-7)
   np.testing.assert_allclose(new['map']['bias'], params['map']['bias'] - 0.3 * bias, rtol=1e-5, atol=1e-7)

@@ -8,6 +8,7 @@ from aspects import measure
 from aspects import stats
 from aspects.representations import collapse
 from aspects.representations.collapse import Collapse
+from aspects.statistics.class_covariance import ClassMoments
 
 CLASSES = 5                                              # of which class 3 has no rows
 
@@ -145,7 +146,7 @@ def test_layer_without_geometry_is_named():
 
 
 def test_one_class_is_refused():
-  moments = stats.ClassMoments(3., np.zeros(2), np.eye(2), np.array([3., 0.]), np.zeros((2, 2)))
+  moments = ClassMoments(3., np.zeros(2), np.eye(2), np.array([3., 0.]), np.zeros((2, 2)))
   with pytest.raises(ValueError, match='two classes or more, got 1'):
     collapse.geometry(moments, np.zeros((1, 2)), 1e-3)
   with pytest.raises(ValueError, match='ridge 0 must be above 0'):
