@@ -8,7 +8,7 @@ from configs import common
 
 VISION = dict(embed=dict(name='patches', size=2), head=dict(name='classify', pool='first'),
               mixer=dict(name='attention', heads=4, causal=False), channel=dict(name='mlp', ratio=4.0, act='gelu'),
-              norm=dict(name='layer'), placement=dict(name='pre'), stack=dict(name='plain', scan=False),
+              norm=dict(name='layer'), placement=dict(name='pre'), stack=dict(name='plain', scan=True),
               depth=6, width=48, dtype='float32')
 LANGUAGE = dict(embed=dict(name='tokens', vocab=256, length=64), head=dict(name='unembed'),
                 mixer=dict(name='attention', heads=4, causal=True))
@@ -41,13 +41,14 @@ def get_config(scale=''):
           task=dict(name='stdlib_text', length=64), net=LANGUAGE,
           measures=dict(spectrum=tokens, complexity=tokens, cka=tokens, cca=tokens, probe=tokens, collapse=tokens,
                         attention_distance=dict(grid=None, prefix=0)),
-          analysis=dict(examples=512, batch=64)))
+          batch=16, evaluation=dict(examples=128, batch=128), analysis=dict(examples=256, batch=64)))
   return common.scaled(
       config, scale,
       claim=dict(),
       smoke=dict(steps=20, seeds=2, batch=16, net=dict(depth=2, width=16),
                  evaluation=dict(examples=32, batch=32, every=10),
                  analysis=dict(examples=64, batch=32, when=(0.0, 1.0)), arms=dict(language=dict(
-                     analysis=dict(examples=128, batch=32)))),
+                     evaluation=dict(examples=32, batch=32), analysis=dict(examples=128, batch=32)))),
       full=dict(steps=20000, seeds=8, batch=512, net=dict(depth=12, width=256, dtype='bfloat16'),
-                evaluation=dict(every=500)))
+                evaluation=dict(every=500), arms=dict(language=dict(
+                    batch=256, evaluation=dict(examples=4096, batch=256), analysis=dict(examples=4096)))))
