@@ -1,5 +1,6 @@
 """What the streaming statistics are, written down once more with numpy in float64, from all rows at once."""
 import numpy as np
+
 from aspects.statistics.class_covariance import ClassMoments
 from aspects.statistics.covariance import Moments
 from aspects.statistics.cross_covariance import CrossMoments
@@ -7,7 +8,6 @@ from aspects.statistics.density import Extremes
 from aspects.statistics.histogram import Histograms
 from aspects.statistics.sample import Rows
 from aspects.statistics.top_examples import Top
-
 
 
 def mix(*words):
@@ -57,7 +57,7 @@ def cross_covariance(statistic, x, label, index):
   pairs = [(a, b) for i, a in enumerate(statistic.sites) for b in statistic.sites[i:]]
   quartic = np.array([[length[a] @ length[b] for b in statistic.sites] for a in statistic.sites])
   return CrossMoments(len(index), {s: x[s].mean(0) for s in statistic.sites},
-                            {(a, b): u[a].T @ u[b] for a, b in pairs}, quartic)
+                      {(a, b): u[a].T @ u[b] for a, b in pairs}, quartic)
 
 
 def density(statistic, x, label, index):

@@ -20,18 +20,18 @@ from aspects.statistics.sample import Sample
 from aspects.statistics.top_examples import TopExamples
 from tests.brute import BRUTE, brute, same, scalars
 
-SITES = ('embed', 'resid.0')
-WIDTHS = {'embed': 5, 'resid.0': 7, 'same': 7}
+SITES = ('resid.2', 'resid.10')                      # in the order of layers, which is not that of names
+WIDTHS = {'resid.2': 5, 'resid.10': 7, 'same': 7}
 N, BATCH, CLASSES = 96, 32, 4
 LEVELS = (0., .05, .5, .95, 1.)
-QUANTITIES = (('value', 'embed'), ('norm', 'resid.0'), ('ratio', 'embed', 'resid.0'))
+QUANTITIES = (('value', 'resid.2'), ('norm', 'resid.10'), ('ratio', 'resid.2', 'resid.10'))
 CASES = {
     'Covariance': (Covariance(SITES), Covariance(SITES, fold='fit')),
     'ClassCovariance': (ClassCovariance(SITES, CLASSES),
                         ClassCovariance(SITES, CLASSES, labels='random', fold='held')),
     'CrossCovariance': (CrossCovariance(SITES), CrossCovariance(SITES, fold='held')),
     'Density': (Density(SITES, threshold=0.5),),
-    'Histogram': (Histogram(QUANTITIES), Histogram((('cosine', 'resid.0', 'same'),), linear=True)),
+    'Histogram': (Histogram(QUANTITIES), Histogram((('cosine', 'resid.10', 'same'),), linear=True)),
     'TopExamples': (TopExamples(SITES, k=5),),
     'Sample': (Sample(SITES, size=40, classes=CLASSES), Sample(SITES, size=4 * N, fold='fit', seed=3))}
 ALL = [pytest.param(s, id=f'{kind}{i}') for kind, cases in CASES.items() for i, s in enumerate(cases)]

@@ -78,5 +78,6 @@ class Sample:
     order = np.lexsort((np.asarray(state.position), np.asarray(state.index), np.asarray(state.key)))
     order = order[filled[order]]
     take = lambda v: np.asarray(v)[order]
-    return Rows({s: take(v).astype(np.float64) for s, v in state.x.items()}, take(state.label), take(state.index),
-                take(state.position))
+    # The dict of a state comes back from a compiled program sorted by name, `resid_post.10` before `resid_post.2`.
+    x = {s: take(state.x[s]).astype(np.float64) for s in self.sites}
+    return Rows(x, take(state.label), take(state.index), take(state.position))

@@ -133,12 +133,14 @@ def same(found, expected, message, tolerance):
 
 @functools.cache
 def rows():
-  """{site: [N, D]}: the first token of every site that measures of rows read."""
+  """{site: [N, D]}: the first token of every site that measures of rows read, as layers 9, 10 and 11."""
   batch = data()
   variables = fill.variables(NET, batch['input'][:1])
   acts = sites.forward(NET, variables, batch['input'], record=('*',))[1]
   needed = {s for name in OF_ROWS for statistic in MEASURES[name].needs(acts).values() for s in statistic.sites}
-  return {s: np.asarray(x.reshape(N, -1, x.shape[-1])[:, 0], np.float64) for s, x in acts.items() if s in needed}
+  # results come in the order of layers, which is not that of these names
+  later = lambda s: re.sub(r'\d+$', lambda layer: str(int(layer[0]) + 9), s)
+  return {later(s): np.asarray(x.reshape(N, -1, x.shape[-1])[:, 0], np.float64) for s, x in acts.items() if s in needed}
 
 
 @functools.cache
