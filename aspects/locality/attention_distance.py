@@ -59,7 +59,7 @@ class AttentionSums:
     return {s: Attention(*(x.plus(y) for x, y in zip(a[s], b[s]))) for s in self.sites}
 
   def finish(self, state):
-    return stats.float64(state)
+    return {s: stats.float64(state[s]) for s in self.sites}
 
   def _sums(self, probs: Array, batch) -> Attention:
     size, _, count, _ = probs.shape

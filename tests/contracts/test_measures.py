@@ -122,6 +122,17 @@ def test_batches_devices_and_padding_change_nothing(name, how):
     same(found[key], whole[key], f'{key}, {how}', 1e-4)
 
 
+def test_statistics_keep_the_order_of_their_sites():
+  """A state comes back from a compiled program with its dicts sorted by name, layer 10 before layer 2."""
+  program, states = network_states()
+  pairs = zip(program.statistics, jax.device_get(states['whole']))
+  keyed = [(statistic, state) for statistic, state in pairs if isinstance(state, dict)]
+  assert keyed
+  for statistic, state in keyed:
+    turned = dataclasses.replace(statistic, sites=statistic.sites[::-1])
+    assert list(turned.finish(state)) == list(turned.sites), type(statistic).__name__
+
+
 def same(found, expected, message, tolerance):
   """Equal to `tolerance` of the largest entry, NaN in the same places."""
   expected = np.asarray(expected, np.float64)
