@@ -5,7 +5,7 @@ RUN = ['absl-py', 'array-record>=0.8', 'flax>=0.12.8,<0.13', 'grain>=0.2.18', 'h
        'jax>=0.10.2,<0.12', 'jinja2', 'matplotlib>=3.10', 'ml-collections>=1.1', 'numpy>=2', 'optax>=0.2.8',
        'orbax-checkpoint>=0.12.8,<0.13', 'pillow', 'scikit-learn>=1.7', 'scipy', 'tensorflow-datasets>=4.9.10', 'threadpoolctl',
        'tqdm', 'xarray>=2026.2']
-TEST = ['ipykernel', 'nbclient', 'nbformat', 'pytest>=9', 'pytest-xdist', 'selenium>=4']
+TEST = ['ipykernel', 'nbclient', 'nbformat', 'pytest>=9', 'pytest-xdist']
 
 setuptools.setup(
     name='aspects',
