@@ -443,6 +443,7 @@ def browser(tmp_path_factory):
   browser.close()
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize('width', [1280, 390])
 def test_a_browser_draws_every_figure_and_nothing_errs(path, browser, width):
   browser.open(path, width)
@@ -473,6 +474,7 @@ def test_a_browser_draws_every_figure_and_nothing_errs(path, browser, width):
   assert browser.run(f'return {links}.filter(a => !document.querySelector(a.hash)).length') == 0
 
 
+@pytest.mark.browser
 def test_a_browser_shows_hostile_names_as_text(tmp_path, browser):
   report.render(hostile(), tmp_path / 'r.html')
   browser.open(tmp_path / 'r.html', 390)

@@ -11,6 +11,7 @@ import pytest
 
 from aspects import measure as measure_lib
 from aspects import results
+from tests import test_report
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -56,6 +57,25 @@ def test_the_report_shows_both_networks_and_every_measure(tour):
   for word in ('vision', 'language', 'Features', 'Correlations', 'Representations', 'Depth', 'Locality'):
     assert word in page
   assert page.count('role="img"') >= 20
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('width', [1280, 390])
+def test_a_browser_shows_the_report_of_the_tour(tour, width, tmp_path):
+  browser = test_report.Browser(tmp_path)
+  try:
+    browser.open(tour[0] / 'report.html', width)
+    browser.run('document.querySelectorAll("details").forEach(d => d.open = true)')
+    sizes = browser.run("""return [...document.querySelectorAll('figure svg')].map(s => {
+      const box = s.getBoundingClientRect();
+      return [box.width, box.height, s.querySelectorAll('path, image, use').length];
+    })""")
+    assert len(sizes) >= 20 and all(w > 250 and h > 150 and parts > 5 for w, h, parts in sizes)
+    assert not browser.run(test_report.OVERFLOW)
+    assert browser.run('return performance.getEntriesByType("resource").length') == 0
+    assert browser.ask('/se/log', type='browser') == []
+  finally:
+    browser.close()
 
 
 def test_the_notebook_runs(tmp_path):
