@@ -115,7 +115,7 @@ def mlp(depth, width, rows, seed=0):
 
 def test_deep_default_initialised_mlp():
   """PWCCA is left out: neighbouring layers have coinciding correlations, for which its weights are not unique."""
-  acts = mlp(30, 64, 1024)
+  acts = mlp(30, 64, 512)
   acts = {s: acts[s] for s in ('layer.0', 'layer.8', 'layer.17', 'layer.29')}
   found = check(acts, 1e-4, ('cca_mean', 'cca_mean_squared', 'svcca_mean'), batch_size=128)
   assert found['rank'][0] == 64 and found['rank'][-1] < 48
