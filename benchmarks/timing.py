@@ -1,4 +1,4 @@
-"""How all benchmarks measure: candidates take turns, A B C A B C, in one process; medians, ratios and a limit are printed.
+"""How all benchmarks measure: candidates take turns in one process; medians, ratios and a limit are printed.
 
 Machines are shared and noisy, so ratios are taken round by round and their median is shown.
 """

@@ -1,4 +1,4 @@
-"""The tour: a vision transformer on digits and a language model on the standard library's text, seen from all five aspects.
+"""The tour: a vision transformer on digits and a language model on Python text, seen from all five aspects.
 
     python -m experiments.run --config=configs/tour.py --workdir=runs/tour
 

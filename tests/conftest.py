@@ -1,4 +1,4 @@
-"""Settings of all tests: four CPU devices, full precision, strict rank promotion; warnings are errors (pyproject.toml)."""
+"""Settings of all tests: four CPU devices, full precision, strict rank promotion; warnings are errors."""
 import os
 import pathlib
 

@@ -1,4 +1,4 @@
-"""The smallest study that has everything: a residual MLP on 64 digits, one measure with statistics that can be interrupted."""
+"""The smallest study that has everything: a residual MLP on 64 digits and two measures."""
 from configs import common
 
 

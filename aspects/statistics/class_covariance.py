@@ -1,4 +1,4 @@
-"""Covariance and class means of sites, in one pass: what ridge probes and class geometry read (Chan, Golub & LeVeque 1983)."""
+"""Covariance and class means of sites in one pass, for ridge probes and class geometry (Chan, Golub & LeVeque 1983)."""
 import dataclasses
 from typing import Any, NamedTuple
 
