@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from aspects import results as results_lib
 from aspects import sites as sites_lib
 from aspects import stats
 
@@ -163,8 +164,7 @@ def results(program: Program, states, seeds: int | None) -> dict[str, xr.Dataset
   if seeds is None:
     return program.compute(states)
   each = [program.compute(jax.tree.map(lambda x: x[s], states)) for s in range(seeds)]
-  return {name: xr.concat([e[name] for e in each], 'seed', combine_attrs='override', join='override')
-          .assign_coords(seed=np.arange(seeds)) for name in program.measures}
+  return {name: results_lib.stack_seeds({s: e[name] for s, e in enumerate(each)}) for name in program.measures}
 
 
 def initial_states(program: Program, seeds: int | None):

@@ -5,22 +5,9 @@ from sklearn.linear_model import Ridge
 
 from aspects import measure
 from aspects.representations.probe import Probe, scores
+from tests.brute import mix
 
 PENALTIES = (1e-1, 1e1, 1e3, 1e5, 1e7)
-
-
-def mix(*words):
-  """The hash that draws folds and random labels, written out in Python's integers (MurmurHash3's finaliser)."""
-  out = []
-  for each in np.broadcast(*words):
-    h = 0x9E3779B9
-    for word in each:
-      h ^= int(word) * 0xCC9E2D51 % 2 ** 32
-      h = (h ^ h >> 16) * 0x85EBCA6B % 2 ** 32
-      h = (h ^ h >> 13) * 0xC2B2AE35 % 2 ** 32
-      h ^= h >> 16
-    out.append(h)
-  return np.array(out)
 
 
 def oracle(acts, labels, penalties=PENALTIES, classes=4, null=False):
