@@ -15,7 +15,7 @@ from flax import core
 from ml_collections import ConfigDict
 
 MAPPINGS = (Mapping, ConfigDict)                     # what a spec may be
-SHARED = ('nn', 'report', 'statistics')              # folders of what families share
+SHARED = ('claims', 'nn', 'report', 'statistics')    # folders that are no families
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -1,0 +1,1 @@
+"""Claims: a published result as an experiment that can fail. Registered, run, judged, recorded, shown."""

@@ -1,0 +1,1 @@
+"""Where cells run: workers on this machine, on SLURM, on Kubernetes."""
