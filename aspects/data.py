@@ -225,6 +225,10 @@ class Stream:
     """Steps of one pass."""
     return -(-len(self.source) // self.batch_size)
 
+  def example(self) -> dict[str, np.ndarray]:
+    """A batch to make networks with."""
+    return self.batch(0)
+
   def batch(self, step: int) -> dict[str, np.ndarray]:
     """Batch number `step`, this host's slice of it: B = batch_size / hosts rows."""
     step, n, (host, count) = operator.index(step), len(self.source), self.host
@@ -262,6 +266,10 @@ class SeedStreams:
 
   def __len__(self) -> int:
     return len(self.streams[0])
+
+  def example(self) -> dict[str, np.ndarray]:
+    """A batch of the first run, without the seed axis."""
+    return self.streams[0].batch(0)
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
     batches = [stream.batch(step) for stream in self.streams]

@@ -140,18 +140,18 @@ class Progress(NamedTuple):
 
 
 def analyse(program: Program, variables, batches: Callable[[int], Mapping[str, Any]], steps: int, *,
-            seeds: int | None = None, start: Progress | None = None,
+            seeds: int | None = None, own: bool = False, start: Progress | None = None,
             watch: Callable[[Progress], bool] | None = None, place: Callable = lambda x: x) -> dict[str, xr.Dataset]:
   """Runs `steps` batches through the network and computes all measures: {measure: Dataset}.
 
   Args:
     variables: of the network; with `seeds=S` every leaf has a leading axis of S, and so have all results (dim `seed`).
-    batches: step -> batch, shared by the seeds.
+    batches: step -> batch, shared by the seeds unless each has its `own`, along a leading axis.
     start: goes on from there.
     watch: called after every batch with the progress; True stops the analysis, which then returns {}.
     place: puts a batch onto the devices.
   """
-  update = _compiled(program, seeds)
+  update = _compiled(program, seeds, own)
   states = start.states if start else initial_states(program, seeds)
   for step in range(start.step if start else 0, steps):
     states = update(states, variables, place(batches(step)))
@@ -175,12 +175,13 @@ def initial_states(program: Program, seeds: int | None):
 
 
 @functools.lru_cache(maxsize=8)                      # by identity: several analyses of one program compile once
-def _compiled(program: Program, seeds: int | None):
+def _compiled(program: Program, seeds: int | None, own: bool):
   if seeds is None:
     return jax.jit(program.update, donate_argnums=0)
   # Seeds pass one after another through one program: on a CPU a batched product of small matrices is far slower.
   def update(states, variables, batch):
-    return jax.lax.map(lambda both: program.update(both[0], both[1], batch), (states, variables))
+    each, shared = ({}, batch) if not own else (batch, {})
+    return jax.lax.map(lambda x: program.update(x[0], x[1], {**shared, **x[2]}), (states, variables, each))
   return jax.jit(update, donate_argnums=0)
 
 

@@ -28,7 +28,7 @@ from aspects import train
 # Everything that a config may say, with the sections' keys; values of the parts are theirs to check.
 SCHEMA = {
     'title': None, 'seeds': None, 'first_seed': None, 'steps': None, 'batch': None, 'task': None, 'net': None,
-    'learning': None, 'measures': None, 'arms': None,
+    'learning': None, 'measures': None, 'arms': None, 'resplit': None, 'procedure': None, 'claim': None,
     'evaluation': ('split', 'examples', 'batch', 'every'),
     'analysis': ('split', 'examples', 'batch', 'when', 'call'),
     'checkpoint': ('every', 'keep'), 'mesh': ('devices', 'params')}
@@ -55,14 +55,14 @@ class Arm:
   rule: Any
   program: measure_lib.Program
   streams: data.SeedStreams
-  evaluation: data.Stream
-  probe: data.Stream
+  evaluation: data.Stream | data.SeedStreams
+  probe: data.Stream | data.SeedStreams
   when: tuple[int, ...]
   parameters: int
 
   @property
   def seeds(self) -> tuple[int, ...]:
-    return tuple(range(self.config['first_seed'], self.config['first_seed'] + self.config['seeds']))
+    return seeds_of(self.config)
 
   @property
   def steps(self) -> int:
@@ -149,14 +149,22 @@ def _check_parts(config: Mapping, where: str) -> None:
   for name, spec in config['measures'].items():
     if spec is not None:
       plugin.check(aspect_of(spec, name), spec, where=f'{where}measures.{name}')
-  for key in ('seeds', 'batch'):
-    if not isinstance(config[key], int) or config[key] < 1:
+  for key, value in (('batch', config['batch']), ('seeds', len(seeds_of(config)))):
+    if not isinstance(value, int) or value < 1:
       raise ValueError(f'{where}{key} is {config[key]!r}; it must be a whole number from 1')
   if not isinstance(config['steps'], int) or config['steps'] < 0:
     raise ValueError(f'{where}steps is {config["steps"]!r}; it must be a whole number from 0')
   for share in config['analysis']['when']:
     if not 0 <= share <= 1:
       raise ValueError(f'{where}analysis.when holds {share!r}; it lists shares of the training, from 0 to 1')
+
+
+def seeds_of(config: Mapping) -> tuple[int, ...]:
+  """The seeds of a config: as many as `seeds` says from `first_seed` on, or those that it lists."""
+  seeds, first = config['seeds'], config['first_seed']
+  if not isinstance(seeds, (int, tuple)) or (isinstance(seeds, tuple) and len(set(seeds)) < len(seeds)):
+    raise ValueError(f'seeds is {seeds!r}; give a whole number from 1, or a tuple of different seeds')
+  return seeds if isinstance(seeds, tuple) else tuple(range(first, first + seeds))
 
 
 def aspect_of(spec: Any, where: str) -> str:
@@ -178,12 +186,14 @@ def _build_arm(name: str, config: Mapping) -> Arm:
   rule = plugin.build('learning', config['learning'], 'learning', steps=config['steps'])
   measures = {n: plugin.build(aspect_of(s, n), s, f'measures.{n}')
               for n, s in config['measures'].items() if s is not None}
-  seeds = range(config['first_seed'], config['first_seed'] + config['seeds'])
-  source = task.source('train')
-  streams = data.SeedStreams(tuple(data.Stream(source, config['batch'], seed, True, mesh_lib.host()) for seed in seeds))
-  evaluation = _pass(task, config['evaluation'])
-  probe = _pass(task, config['analysis'])
-  batch = probe.batch(0)
+  seeds = seeds_of(config)
+  own = [{**config['task'], 'split_seed': seed} for seed in seeds if config['resplit']]
+  tasks = [plugin.build('tasks', spec, 'task') for spec in own]
+  sources = [t.source('train') for t in tasks] or [task.source('train')] * len(seeds)
+  streams = data.SeedStreams(tuple(data.Stream(source, config['batch'], seed, True, mesh_lib.host())
+                                   for source, seed in zip(sources, seeds)))
+  evaluation, probe = (_pass(tasks or [task], config[section]) for section in ('evaluation', 'analysis'))
+  batch = probe.example()
   call = dict(config['analysis']['call'])
   shapes = jax.eval_shape(lambda: train.init(net, rule, (0,), batch, call))
   one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (shapes.params, shapes.rule))
@@ -196,12 +206,14 @@ def _build_arm(name: str, config: Mapping) -> Arm:
   return Arm(name, config, task, net, rule, program, streams, evaluation, probe, tuple(when), parameters)
 
 
-def _pass(task, section: Mapping) -> data.Stream:
-  """One pass in order over `examples` of a split (0: all of them), drawn by a fixed seed."""
-  source = task.source(section['split'])
-  if 0 < section['examples'] < len(source):
-    source = data.take(source, section['examples'], seed=0)
-  return data.Stream(source, min(section['batch'], len(source)), host=mesh_lib.host())
+def _pass(tasks, section: Mapping) -> data.Stream | data.SeedStreams:
+  """One pass in order over `examples` of a split (0: all of them), drawn by a fixed seed; for several tasks, of each."""
+  streams = []
+  for source in (task.source(section['split']) for task in tasks):
+    if 0 < section['examples'] < len(source):
+      source = data.take(source, section['examples'], seed=0)
+    streams.append(data.Stream(source, min(section['batch'], len(source)), host=mesh_lib.host()))
+  return data.SeedStreams(tuple(streams)) if len(streams) > 1 else streams[0]
 
 
 def make_net(spec: Mapping, outputs: int):
@@ -231,7 +243,7 @@ def run(study: Study, workdir: str | pathlib.Path, *, progress: bool = True) -> 
   if (workdir / 'results.nc').exists() and (workdir / 'report.html').exists():
     return results.load(workdir / 'results.nc')
   with checkpoint.Preemption() as preempted:
-    trees = {name: run_arm(arm, workdir / name, preempted, progress) for name, arm in study.arms.items()}
+    trees = {name: run_arm(arm, workdir / name, preempted, progress).measures for name, arm in study.arms.items()}
   provenance = results.provenance(study.config) | {'data': {n: data.fingerprint(a.streams.streams[0].source)
                                                             for n, a in study.arms.items()}}
   tree = xr.DataTree.from_dict({f'/{arm}/{name}': ds for arm, each in trees.items() for name, ds in each.items()})
@@ -285,13 +297,24 @@ class _Paths(NamedTuple):
   checkpoints: pathlib.Path
 
 
-def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], progress: bool) -> dict[str, xr.Dataset]:
-  """Trains and analyses one arm, from its last checkpoint if it has one: {measure: Dataset}, and `training`."""
+class Finished(NamedTuple):
+  """What an arm leaves: {measure: Dataset}, with `training`, and the state of all its seeds."""
+  measures: Mapping[str, xr.Dataset]
+  state: train.State
+
+
+def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], progress: bool, *,
+            start: train.State | None = None, check: Callable[[train.State], None] = train.check_finite) -> Finished:
+  """Trains and analyses one arm, from its last checkpoint if it has one, else from `start`, else from its seeds.
+
+  `check` is asked before anything of a state is kept; by default it refuses values that are not finite.
+  """
   paths = _Paths(workdir / 'analyses', workdir / 'partial', workdir / 'checkpoints')
   paths.analyses.mkdir(parents=True, exist_ok=True)
   mesh = mesh_lib.make(arm.config['mesh']['devices'] or None)
-  evaluation = train.compiled_evaluation(arm.net, arm.config['learning']['objective'], arm.config['analysis']['call'])
-  state = train.init(arm.net, arm.rule, arm.seeds, arm.probe.batch(0), arm.config['analysis']['call'])
+  evaluation = train.compiled_evaluation(arm.net, arm.config['learning']['objective'], arm.config['analysis']['call'],
+                                         own=isinstance(arm.evaluation, data.SeedStreams))
+  state = start or train.init(arm.net, arm.rule, arm.seeds, arm.probe.example(), arm.config['analysis']['call'])
   state = jax.device_put(state, mesh_lib.shardings(mesh, state, arm.config['mesh']['params']))
   every = arm.config['evaluation']['every']
   with checkpoint.Checkpoints(paths.checkpoints, **arm.config['checkpoint']) as saved:
@@ -309,16 +332,16 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
 
     def visit(step, state, info):
       if (every and step % every == 0 or step == arm.steps) and not (curve and curve[-1]['step'] >= step):
-        train.check_finite(state)
+        check(state)
         curve.append(_row(arm, step, state, info, evaluation, mesh))
         bar.set_postfix_str(' '.join(f'{k} {np.mean(v):.3f}' for k, v in curve[-1].items()
                                      if k == 'train_loss' or k.endswith('nll') and k != 'train_nll'), refresh=False)
       if step in arm.when and not (paths.analyses / f'{step:08d}.nc').exists():
-        train.check_finite(state)
+        check(state)
         if not _analyse(arm, step, state, mesh, paths, preempted, bar):
           leave(step, state, ', during its analysis')
       if saved.due(step) or step == arm.steps:
-        train.check_finite(state)
+        check(state)
         saved.save(step, state, {'curve': curve})
       if preempted():
         leave(step, state, '')
@@ -332,18 +355,19 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
   trees = {step: results.load(paths.analyses / f'{step:08d}.nc') for step in arm.when}
   out = {name: results.concat_steps({step: tree[name].to_dataset() for step, tree in trees.items()})
          for name in arm.program.measures}
-  return {**out, 'training': _training(arm, curve)}
+  return Finished({**out, 'training': _training(arm, curve)}, state)
 
 
 def _row(arm: Arm, step: int, state, info, evaluation, mesh) -> dict:
   """One entry of the training curve: every value is a list over seeds."""
-  held = train.evaluate(evaluation, _variables(arm, state), arm.evaluation, mesh)
+  held = train.evaluate(evaluation, variables(arm, state), arm.evaluation, mesh)
   held = {f'{arm.config["evaluation"]["split"]}_{k}': v.tolist() for k, v in held.items() if k != 'loss'}
   seen = jax.device_get(info) if info is not None else {}
   return {'step': step, **{f'train_{k}': np.asarray(v, np.float64).tolist() for k, v in seen.items()}, **held}
 
 
-def _variables(arm: Arm, state):
+def variables(arm: Arm, state: train.State) -> dict:
+  """What the network is applied with, for all seeds along a leading axis."""
   return arm.rule.variables(state.params, state.rule)
 
 
@@ -364,9 +388,10 @@ def _analyse(arm: Arm, step: int, state, mesh, paths: _Paths, preempted, bar) ->
       saved.save(now.step, now.states, {})
     return True
 
-  found = measure_lib.analyse(arm.program, _variables(arm, state), arm.probe.batch, len(arm.probe),
+  own = isinstance(arm.probe, data.SeedStreams)
+  found = measure_lib.analyse(arm.program, variables(arm, state), arm.probe.batch, len(arm.probe), own=own,
                               seeds=len(arm.seeds), start=start, watch=watch,
-                              place=lambda b: mesh_lib.place_batch(mesh, b))
+                              place=lambda b: mesh_lib.place_batch(mesh, b, axis=int(own)))
   bar.set_description_str(arm.name, refresh=False)
   if not found:
     return False

@@ -85,8 +85,12 @@ def loop(advance: Callable, state: State, streams: data.SeedStreams, until: int,
     batches.close()
 
 
-def compiled_evaluation(net: nn.Module, objective: Mapping[str, Any], call: Mapping = {}) -> Callable:
-  """(variables of all seeds, batch) -> sums over the batch of weight and of weighted metrics, each [S]."""
+def compiled_evaluation(net: nn.Module, objective: Mapping[str, Any], call: Mapping = {}, *,
+                        own: bool = False) -> Callable:
+  """(variables of all seeds, batch) -> sums over the batch of weight and of weighted metrics, each [S].
+
+  `own`: every seed has a batch of its own, along a leading axis.
+  """
   judge = plugin.build('objectives', objective)
   def one(variables, batch):
     inputs, kwargs = network_inputs(net, batch)
@@ -95,13 +99,14 @@ def compiled_evaluation(net: nn.Module, objective: Mapping[str, Any], call: Mapp
     weight = batch['weight']
     total = lambda v: jnp.where(weight > 0, v * weight, 0).sum()
     return {'weight': weight.sum(), **{k: total(v) for k, v in {'loss': each, **info}.items()}}
-  return jax.jit(jax.vmap(one, in_axes=(0, None)))
+  return jax.jit(jax.vmap(one, in_axes=(0, 0 if own else None)))
 
 
-def evaluate(evaluation: Callable, variables, stream: data.Stream, mesh) -> dict[str, np.ndarray]:
+def evaluate(evaluation: Callable, variables, stream: data.Stream | data.SeedStreams, mesh) -> dict[str, np.ndarray]:
   """Means of the objective's metrics over one pass of the stream: {metric: [S]} in float64."""
   sums: dict[str, np.ndarray] = {}
   for k in range(len(stream)):
-    new = jax.device_get(evaluation(variables, mesh_lib.place_batch(mesh, stream.batch(k))))
+    batch = mesh_lib.place_batch(mesh, stream.batch(k), axis=int(isinstance(stream, data.SeedStreams)))
+    new = jax.device_get(evaluation(variables, batch))
     sums = {n: sums[n] + np.asarray(v, np.float64) if sums else np.asarray(v, np.float64) for n, v in new.items()}
   return {n: v / sums['weight'] for n, v in sums.items() if n != 'weight'}

@@ -45,7 +45,7 @@ def assert_same(a, b):
 def whole(tmp_path_factory):
   """The uninterrupted run and the parameters it ended with."""
   workdir = tmp_path_factory.mktemp('whole')
-  found = study_lib.run_arm(study().arms['main'], workdir, never, False)
+  found = study_lib.run_arm(study().arms['main'], workdir, never, False).measures
   return found, final_state(workdir)
 
 
@@ -57,7 +57,7 @@ def final_state(workdir):
 
 
 def test_1_the_same_config_gives_the_same_bits(whole, tmp_path):
-  again = study_lib.run_arm(study_lib.build(tiny.get_config()).arms['main'], tmp_path, never, False)
+  again = study_lib.run_arm(study_lib.build(tiny.get_config()).arms['main'], tmp_path, never, False).measures
   assert_same(whole[0], again)
   jax.tree.map(np.testing.assert_array_equal, whole[1], final_state(tmp_path))
 
@@ -72,7 +72,7 @@ def test_2_stopped_anywhere_and_started_again_gives_the_same_bits(whole, tmp_pat
   for _ in range(30):
     calls = 0
     try:
-      found = study_lib.run_arm(study().arms['main'], tmp_path, stop_at_next, False)
+      found = study_lib.run_arm(study().arms['main'], tmp_path, stop_at_next, False).measures
       break
     except study_lib.Preempted:
       stops += 1
@@ -193,7 +193,7 @@ def test_4_a_damaged_checkpoint_is_named_and_skipped(tmp_path, caplog):
 def test_5_devices_agree(whole, devices, tmp_path):
   config = tiny.get_config()
   config.mesh.devices = devices
-  found = study_lib.run_arm(study_lib.build(config).arms['main'], tmp_path, never, False)
+  found = study_lib.run_arm(study_lib.build(config).arms['main'], tmp_path, never, False).measures
   for name, variable in (('cka', 'cka_linear_debiased'), ('training', 'test_nll')):
     a, b = whole[0][name][variable], found[name][variable]
     np.testing.assert_allclose(b, a, rtol=2e-5, err_msg=f'{name} after training on {devices} devices')
