@@ -267,6 +267,10 @@ class SeedStreams:
   def __len__(self) -> int:
     return len(self.streams[0])
 
+  @property
+  def source(self) -> Source:
+    return self.streams[0].source
+
   def example(self) -> dict[str, np.ndarray]:
     """A batch of the first run, without the seed axis."""
     return self.streams[0].batch(0)

@@ -244,7 +244,7 @@ def run(study: Study, workdir: str | pathlib.Path, *, progress: bool = True) -> 
     return results.load(workdir / 'results.nc')
   with checkpoint.Preemption() as preempted:
     trees = {name: run_arm(arm, workdir / name, preempted, progress).measures for name, arm in study.arms.items()}
-  provenance = results.provenance(study.config) | {'data': {n: data.fingerprint(a.streams.streams[0].source)
+  provenance = results.provenance(study.config) | {'data': {n: data.fingerprint(a.streams.source)
                                                             for n, a in study.arms.items()}}
   tree = xr.DataTree.from_dict({f'/{arm}/{name}': ds for arm, each in trees.items() for name, ds in each.items()})
   tree.attrs |= {'title': study.title, 'provenance': provenance}
