@@ -50,14 +50,6 @@ class Ceiling(NamedTuple):
   upper: float
 
 
-class Look(NamedTuple):
-  """The look that decided, or the last one taken; n 0 and NaN where none was reached."""
-  n: int
-  verdict: str
-  low: float
-  high: float
-
-
 def _sample(values, axis=0):
   """`values` as float64 with `axis` first; refuses what no statistic here is defined for."""
   x = np.moveaxis(np.asarray(values, np.float64), axis, 0)
@@ -319,6 +311,11 @@ def fisher(r, n: int, *, alpha: float = ALPHA, rank: bool = False) -> Interval:
   return Interval(r, np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half))
 
 
+def rank_correlation(curves, order) -> np.ndarray:
+  """Spearman's correlation of each curve [S, K] with `order` [K] -> [S]; a constant curve has 0."""
+  return _unit(stats.rankdata(_sample(curves), axis=1)) @ _unit(stats.rankdata(_sample(order)))
+
+
 def trend(curves, *, order=None, alpha: float = ALPHA) -> Trend:
   """Rank correlation of each seed's curve [S, K] with `order` [K] (0..K-1); t-interval in z.
 
@@ -328,7 +325,7 @@ def trend(curves, *, order=None, alpha: float = ALPHA) -> Trend:
   order = np.arange(x.shape[-1]) if order is None else _sample(order)
   if x.ndim != 2 or x.shape[1] < 3 or order.shape != x.shape[1:]:
     raise ValueError(f'curves {x.shape}, order {order.shape}: give [seeds, K] and [K], K >= 3')
-  rho = _unit(stats.rankdata(x, axis=1)) @ _unit(stats.rankdata(order))
+  rho = rank_correlation(x, order)
   most = 1 - 6 / (x.shape[1] ** 3 - x.shape[1])
   z = interval(np.arctanh(np.clip(rho, -most, most)), alpha=alpha)
   return Trend(rho, *(float(np.tanh(bound)) for bound in z))
@@ -398,33 +395,10 @@ def combine(verdicts: Sequence[str]) -> str:
   return 'holds' if set(verdicts) == {'holds'} else 'inconclusive'
 
 
-def sequential(differences, kind: str, *, looks: Sequence[int] = LOOKS, alpha: float = LOOK_ALPHA,
-               **margins) -> Look:
-  """The first look that decides, on differences [S] in order of seed; `margins` as in `region`.
-
-  A look decides where t-interval and sign flips agree. `alpha` belongs to the three looks."""
-  d, look = _sample(differences), Look(0, 'inconclusive', np.nan, np.nan)
-  for n in sorted(n for n in looks if n <= len(d)):
-    _, low, high = interval(d[:n], alpha=alpha)
-    verdict = decide(kind, low=low, high=high, **margins)
-    if verdict != second_opinion(d[:n], kind, alpha=alpha, **margins):
-      verdict = 'inconclusive'
-    look = Look(n, verdict, float(low), float(high))
-    if verdict != 'inconclusive':
-      break
-  return look
-
-
-def arm_seed(claim: str, seed: int, *, name: str = '') -> int:
+def arm_seed(claim: str, seed: int) -> int:
   """The integer in [0, 2^31) from which every arm of `claim` starts run `seed`.
 
   The arm is no argument, so arms are paired. Folded from CRC-32 of the texts: equal in every
   process, where Python's `hash` is not."""
-  entropy = [zlib.crc32(claim.encode()), seed, zlib.crc32(name.encode())]
+  entropy = [zlib.crc32(claim.encode()), seed, 0]
   return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
-
-
-def seed_keys(claim: str, seed: int, *,
-              names: Sequence[str] = ('data', 'init', 'order')) -> Mapping[str, int]:
-  """An integer in [0, 2^31) for each thing that run `seed` of `claim` draws, equal over arms."""
-  return {name: arm_seed(claim, seed, name=name) for name in names}

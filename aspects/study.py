@@ -98,7 +98,7 @@ def build(config) -> Study:
   base = {k: v for k, v in plain.items() if k != 'arms'}
   merged = {name: overlay(base, change, f'arms.{name}') for name, change in arms.items()}
   for name, one in merged.items():                   # names and fields of all arms, before any data are read
-    _check_parts(one, f'arms.{name}: ' if len(merged) > 1 else '')
+    check(one, f'arms.{name}: ' if len(merged) > 1 else '')
   return Study(plain['title'], plain, {name: _build_arm(name, one) for name, one in merged.items()})
 
 
@@ -131,7 +131,7 @@ def overlay(base: Any, change: Any, where: str = '') -> Any:
   return out
 
 
-def _check_parts(config: Mapping, where: str) -> None:
+def check(config: Mapping, where: str) -> None:
   """Names and fields of all components, and the ranges of all numbers, without touching data."""
   _check_keys({**config, 'arms': None}, where)
   plugin.check('tasks', config['task'], where=f'{where}task')
@@ -207,7 +207,7 @@ def _build_arm(name: str, config: Mapping) -> Arm:
 
 
 def _pass(tasks, section: Mapping) -> data.Stream | data.SeedStreams:
-  """One pass in order over `examples` of a split (0: all of them), drawn by a fixed seed; for several tasks, of each."""
+  """One pass in order over `examples` of a split (0: all), drawn by a fixed seed; for several tasks, of each."""
   streams = []
   for source in (task.source(section['split']) for task in tasks):
     if 0 < section['examples'] < len(source):

@@ -98,7 +98,7 @@ def test_one_seed_has_an_estimate_and_no_interval():
 
 @pytest.mark.parametrize('function', [
   inference.interval, inference.student, inference.signflip, inference.bootstrap,
-  lambda x: inference.paired(x, x), lambda x: inference.sequential(x, 'superior', eps=1.)])
+  lambda x: inference.paired(x, x)])
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_what_is_not_finite_is_refused(function, value):
   with pytest.raises(ValueError, match='1 of 3 values are not finite'):
@@ -429,8 +429,6 @@ def test_sign_flips_can_overrule_the_interval():
   d = [1., 1.1, .9, 1., 1.]                                  # 2^-5 is above .025: five seeds cannot
   assert inference.decide('superior', low=inference.interval(d).low, high=2., eps=1.) == 'holds'
   assert inference.second_opinion(d, 'superior', eps=1.) == 'inconclusive'
-  look = inference.sequential(d, 'superior', eps=1., looks=(5,), alpha=.025)
-  assert look.verdict == 'inconclusive'
 
 
 @pytest.mark.parametrize('kind, margins, shift, verdict', [
@@ -442,40 +440,20 @@ def test_sign_flips_can_overrule_the_interval():
 def test_second_opinion_on_clear_cases(kind, margins, shift, verdict):
   d = shift + .1 * np.array([-1., 1, -2, 2, -3, 3, -4, 4])
   assert inference.second_opinion(d, kind, **margins) == verdict
-  assert inference.sequential(d, kind, **margins)[:2] == (8, verdict)
-
-
-def test_looks_are_at_their_seeds_only():
-  clear, unclear = np.linspace(.9, 1.1, 8), np.array([-3., 3, -2, 2, -1, 1, -4, 4])
-  assert inference.sequential(clear[:7], 'superior', eps=1.)[:2] == (0, 'inconclusive')
-  assert inference.sequential(np.r_[clear, -99 * clear], 'superior', eps=1.)[:2] == (8, 'holds')
-  seen = inference.sequential(np.r_[unclear, 50 + clear[:7]], 'superior', eps=1.)
-  assert seen == inference.sequential(unclear, 'superior', eps=1.)
-  last = inference.sequential(np.tile(unclear, 5), 'superior', eps=.1)
-  assert last[:2] == (32, 'inconclusive')
-  np.testing.assert_allclose(last[2:], inference.interval(np.tile(unclear, 4), alpha=.0101)[1:])
-
-
-def test_three_looks_keep_the_level():
-  looks = [inference.sequential(d, 'superior', eps=1.) for d in normal(34, 1500, 32)]
-  holds = [look.verdict == 'holds' for look in looks]
-  assert stats.binomtest(sum(holds), 1500, .025, alternative='greater').pvalue > 1e-3
-  assert sum(holds) > 10
 
 
 # --- Paired seeds -----------------------------------------------------------------------------
 
 def test_seeds_are_distinct_integers_that_jax_takes():
-  keys = [inference.seed_keys(claim, seed) for claim in ('a/1', 'a/2') for seed in range(2000)]
-  values = [v for k in keys for v in k.values()]
+  values = [inference.arm_seed(claim, seed) for claim in ('a/1', 'a/2') for seed in range(2000)]
   assert all(type(v) is int and 0 <= v < 2 ** 31 for v in values)
   assert len(set(values)) >= len(values) - 2      # of 2^31: 0.03 collisions are expected
   assert stats.kstest(np.array(values) / 2 ** 31, 'uniform').pvalue > 1e-4
 
 
 def test_seeds_are_equal_in_every_process_and_release():
-  code = "from aspects.inference import *; print(seed_keys('lns/1', 3), arm_seed('lns/1', 3))"
+  code = "from aspects.inference import *; print(arm_seed('lns/1', 3))"
   printed = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
                            env={**os.environ, 'PYTHONHASHSEED': '12345'}).stdout
-  assert printed == f"{inference.seed_keys('lns/1', 3)} {inference.arm_seed('lns/1', 3)}\n"
+  assert printed == f"{inference.arm_seed('lns/1', 3)}\n"
   assert inference.arm_seed('lns/1', 3) == 227635377        # committed rows were drawn from it
