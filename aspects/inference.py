@@ -4,8 +4,9 @@ Host side, numpy and scipy in float64. A value that is not finite is an error, n
 that diverged takes the worst value before it comes here. One seed has an estimate and no interval
 (NaN). `alpha` is one-sided everywhere, so that .025 is the two-sided 95 % interval. S seeds,
 K items (layers, conditions), `...` axes that are carried along."""
+import functools
 import zlib
-from typing import Callable, Mapping, NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 import numpy as np
 from scipy import special, stats
@@ -126,9 +127,14 @@ def signflip(differences, *, tau: float = 0., draws: int = 20000, seed: int = 0)
     for value in d:
       sums = np.concatenate([sums - value, sums + value])
   else:
-    sums = (np.random.default_rng(seed).integers(0, 2, (draws, len(d))) * 2 - 1) @ d
+    sums = _signs(len(d), draws, seed) @ d
   hits = int((sums >= d.sum() - TIE * abs(d).sum()).sum())
   return hits / len(sums) if len(d) <= 16 else (1 + hits) / (1 + draws)
+
+
+@functools.lru_cache(maxsize=8)
+def _signs(n, draws, seed):
+  return np.random.default_rng(seed).integers(0, 2, (draws, n)) * 2. - 1
 
 
 def permutation_null(statistic: Callable, n: int, *, draws: int = 1000,
@@ -331,6 +337,7 @@ def trend(curves, *, order=None, alpha: float = ALPHA) -> Trend:
   return Trend(rho, *(float(np.tanh(bound)) for bound in z))
 
 
+@functools.cache
 def detectable(n: int, *, power: float = .8, alpha: float = ALPHA) -> float:
   """Smallest mean that the one-sided t-test over n seeds sees with chance `power`.
 

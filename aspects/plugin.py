@@ -138,3 +138,20 @@ def build(family: str, spec: Mapping[str, Any], where: str = '', **given) -> Any
     return part(**chosen, **added)
   except (TypeError, ValueError) as error:
     raise ValueError(f'{where or family}: {spec["name"]!r} refused {chosen}: {error}') from error
+
+
+def overlay(base: Any, change: Any, where: str = '') -> Any:
+  """`base` with `change` laid over it: mappings merge, unless `change` names another component; None removes.
+
+  Raises:
+    ValueError: `change` has a field at the top that `base` has not; names the nearest."""
+  if not isinstance(change, Mapping) or not isinstance(base, Mapping):
+    return change
+  if 'name' in change and change['name'] != (base['name'] if 'name' in base else None):
+    return dict(change)
+  out = dict(base)
+  for key, value in change.items():
+    if not where.count('/') and key not in base:
+      raise ValueError(f'{where}: a config has no field {key!r}; {nearest(key, base)}')
+    out[key] = overlay(base[key], value, f'{where}/{key}') if key in base else value
+  return out

@@ -3,7 +3,6 @@
 Files are made and read in memory, so that they appear whole or not at all and HDF5 locks nothing.
 They hold numbers and text: no object arrays, nothing that runs when it is read. Attributes other
 than text are kept as JSON behind `json:`; lists come back as lists, and tuples do, too."""
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -18,6 +17,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from aspects import files
 from aspects import inference
 
 FORMAT = 'aspects/results/1'
@@ -145,7 +145,7 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> None:
   out.attrs['format'] = FORMAT
   encodings = {node.path: {n: _encoding(v) for n, v in ds.variables.items()}
                for node in out.subtree for ds in [node.to_dataset(inherit=False)]}
-  with replacing(path) as temporary:
+  with files.replacing(path) as temporary:
     out.to_netcdf(temporary, engine='h5netcdf', encoding=encodings, write_inherited_coords=False)
 
 
@@ -168,35 +168,6 @@ def load(path: str | os.PathLike) -> xr.DataTree:
                      f'again to have it made anew ({type(error).__name__}: {error})') from error
   del tree.attrs['format']
   return tree
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike):
-  """Gives a temporary path beside `path` that takes its place at the end; at any time the old or new file is whole."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    yield temporary
-    _to_disk(temporary, os.O_RDWR)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
-  _to_disk(path.parent, os.O_RDONLY)              # the new name is durable once its folder is
-
-
-def _to_disk(path, flags):
-  handle = os.open(path, flags)
-  try:
-    os.fsync(handle)
-  finally:
-    os.close(handle)
-
-
-def write(path: str | os.PathLike, data: bytes) -> None:
-  """Writes `data` to `path`, by `replacing`."""
-  with replacing(path) as temporary:
-    temporary.write_bytes(data)
 
 
 def concat_steps(parts: Mapping[int, xr.Dataset]) -> xr.Dataset:

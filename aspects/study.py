@@ -17,6 +17,7 @@ import xarray as xr
 
 from aspects import checkpoint
 from aspects import data
+from aspects import files
 from aspects import measure as measure_lib
 from aspects import mesh as mesh_lib
 from aspects import net as net_lib
@@ -96,7 +97,7 @@ def build(config) -> Study:
   _check_keys(plain, '')
   arms = plain['arms'] or {'main': {}}
   base = {k: v for k, v in plain.items() if k != 'arms'}
-  merged = {name: overlay(base, change, f'arms.{name}') for name, change in arms.items()}
+  merged = {name: plugin.overlay(base, change, f'arms.{name}') for name, change in arms.items()}
   for name, one in merged.items():                   # names and fields of all arms, before any data are read
     check(one, f'arms.{name}: ' if len(merged) > 1 else '')
   return Study(plain['title'], plain, {name: _build_arm(name, one) for name, one in merged.items()})
@@ -115,20 +116,6 @@ def _check_keys(config: Mapping, where: str) -> None:
     for name in (inner or ()):
       if name not in config[key]:
         raise ValueError(f'{where}{key} lacks the field {name!r}; start from configs.common.base()')
-
-
-def overlay(base: Any, change: Any, where: str = '') -> Any:
-  """`base` with `change` laid over it: mappings merge, unless `change` names another component; None removes."""
-  if not isinstance(change, Mapping) or not isinstance(base, Mapping):
-    return change
-  if 'name' in change and change['name'] != (base['name'] if 'name' in base else None):
-    return dict(change)
-  out = dict(base)
-  for key, value in change.items():
-    if not where.count('/') and key not in base and key not in SCHEMA:
-      raise ValueError(f'{where}: a config has no field {key!r}; {plugin.nearest(key, SCHEMA)}')
-    out[key] = overlay(base[key], value, f'{where}/{key}') if key in base else value
-  return out
 
 
 def check(config: Mapping, where: str) -> None:
@@ -270,7 +257,7 @@ def claim_directory(study: Study, workdir: pathlib.Path) -> None:
       raise ValueError(f'{workdir} holds a run of another config; choose another --workdir or remove it. Differences: '
                        + '; '.join(differences[:20]))
   elif mesh_lib.host()[0] == 0:
-    results.write(path, text.encode())
+    files.write(path, text.encode())
 
 
 def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:

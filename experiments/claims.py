@@ -4,6 +4,7 @@
     python -m experiments.claims run lns --exec local:2       run one (or a family, or all) until it is decided
     python -m experiments.claims run lns --scale smoke        the same in seconds, recorded nowhere
     python -m experiments.claims run lns --dry                what would run: cells, cost, detectable effects
+    python -m experiments.claims pilot lns --seeds 4          metrics and differences on seeds from 1000 up, to choose margins
     python -m experiments.claims status | show lns | judge | audit | gallery | noise | calibrate
 
 The same command goes on after any end; a claim that is decided is not run again.
@@ -51,6 +52,9 @@ def parser():
   sub.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/claims'), help='queue, logs, checkpoints')
   sub.add_argument('--dry', action='store_true', help='say what would run')
   sub.add_argument('--retry', action='store_true', help='run cells that failed once more')
+  sub = add('pilot', pilot, 'runs arms here on tuning seeds, which no verdict ever uses', True)
+  sub.add_argument('--seeds', type=int, default=4)
+  sub.add_argument('--arms', default='', help='names, by comma; all by default')
   sub = add('status', status, 'what is recorded, stale or under way', 'all')
   sub.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/claims'))
   add('list', listing, 'every claim and its verdict', 'all')
@@ -183,6 +187,32 @@ def dry(plan, arguments):
     seen = f'; sd was {was["sd"]:.3g}, detectable {was["mde80"]:.3g}' if was and was['sd'] else ''
     lines.append(f'  {name}: {a["kind"]} in {a["metric"]}, {margin}{seen}')
   return '\n'.join(lines)
+
+
+def pilot(arguments):
+  """Metrics of every arm and the differences of every assertion on seeds 1000, 1001, ...; recorded nowhere."""
+  import tempfile
+  import numpy as np
+  from aspects.claims import judge as judge_lib
+  from aspects.claims import running
+  for plan in load(arguments).values():
+    claim, seeds = plan.claim, range(running.TUNING, running.TUNING + arguments.seeds)
+    arms = arguments.arms.split(',') if arguments.arms else list(claim.arms)
+    rows = []
+    for arm in arms:
+      with tempfile.TemporaryDirectory() as folder:
+        new = running.rows_of(claim, arm, seeds, pathlib.Path(folder), lambda: False, {s: '' for s in seeds})
+      rows += new
+      values = {n: np.array([r['metrics'][n] for r in new], float) for n in new[0]['metrics']}
+      print(f'{arm}: ' + ', '.join(f'{n} {v.mean():.4g} (sd {v.std(ddof=1):.2g})' for n, v in values.items())
+            + f'; {sum(r["status"] == "diverged" for r in new)} diverged, {new[0].get("params")} parameters, '
+            f'{new[0].get("flops")} operations, {sum(r["seconds"] for r in new):.0f} s', flush=True)
+    table = {(r['arm'], r['seed']): r for r in rows}
+    for name, a in {**claim.assertions, **claim.controls}.items():
+      if a['kind'] != 'identity' and set(a['arms']) <= set(arms):
+        d = judge_lib.differences(claim, a, table, seeds)
+        print(f'{name}: {a["kind"]}, difference {d.mean():.4g}, sd {d.std(ddof=1):.3g}, from {d.min():.4g} to {d.max():.4g}')
+  return 0
 
 
 def work(arguments):

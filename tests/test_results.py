@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from aspects import files
 from aspects import results
 
 
@@ -196,14 +197,14 @@ def test_a_failure_half_way_leaves_the_old_file(broken, tmp_path, monkeypatch):
 
 def test_a_kill_half_way_leaves_the_old_file(tmp_path):
   (tmp_path / 'r.nc').write_bytes(b'old')
-  code = ('import os, signal, sys\nfrom aspects import results\n'
+  code = ('import os, signal, sys\nfrom aspects import files\n'
           'os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n'
-          'results.write(sys.argv[1], b"new")')
+          'files.write(sys.argv[1], b"new")')
   killed = subprocess.run([sys.executable, '-c', code, tmp_path / 'r.nc'])
   assert killed.returncode == -signal.SIGKILL
   assert (tmp_path / 'r.nc').read_bytes() == b'old'
   assert len(list(tmp_path.iterdir())) == 2          # what was written so far bears another name
-  results.write(tmp_path / 'r.nc', b'newer')
+  files.write(tmp_path / 'r.nc', b'newer')
   assert (tmp_path / 'r.nc').read_bytes() == b'newer'
 
 

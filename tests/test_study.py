@@ -7,6 +7,7 @@ from flax import linen as nn
 import numpy as np
 import pytest
 
+from aspects import plugin
 from aspects import results
 from aspects import study as study_lib
 from configs import common, tour
@@ -68,10 +69,10 @@ def test_a_config_that_lacks_a_field_says_so():
 
 def test_overlay_merges_replaces_components_and_removes():
   base = dict(net=dict(depth=2, mixer=dict(name='attention', heads=4)), measures=dict(a=dict(name='cka', pool='mean')))
-  laid = study_lib.overlay(base, dict(net=dict(mixer=dict(name='window', size=1)), measures=dict(a=dict(pool='first'))))
+  laid = plugin.overlay(base, dict(net=dict(mixer=dict(name='window', size=1)), measures=dict(a=dict(pool='first'))))
   assert laid == dict(net=dict(depth=2, mixer=dict(name='window', size=1)),
                       measures=dict(a=dict(name='cka', pool='first')))
-  assert study_lib.overlay(base, dict(measures=dict(a=None)))['measures'] == dict(a=None)
+  assert plugin.overlay(base, dict(measures=dict(a=None)))['measures'] == dict(a=None)
   assert base['net']['mixer'] == dict(name='attention', heads=4)
 
 

@@ -7,6 +7,7 @@ the reason: a control that does not do what it must, unequal budgets, missing ru
 A run that diverged takes the metric's `worst` value, or the worst that any arm of the assertion had; a run that is
 missing or not finite leaves its seed out, and the claim if they are more than a tenth.
 """
+import bisect
 import math
 from typing import Any, Mapping, NamedTuple, Sequence
 
@@ -88,7 +89,7 @@ def differences(claim: spec_lib.Claim, assertion: Mapping, table: Mapping, seeds
   arms, metric = assertion['arms'], assertion['metric']
   values = np.array([[_number(claim, table, arm, s, metric, arms) for arm in arms] for s in seeds],
                     np.float64).reshape(len(seeds), len(arms))
-  sign = -1. if assertion.get('better') == 'lower' else 1.
+  sign = -1. if assertion.get('better') == 'lower' and assertion['kind'] != 'band' else 1.
   if assertion['kind'] == 'trend':
     return sign * _ranks(values, assertion)
   return sign * (values[:, 0] - values[:, 1] if len(arms) == 2 else values[:, 0])
@@ -143,6 +144,8 @@ def _assertion(claim, name: str, assertion: Mapping, table, ran: int, control: b
       found = {**found, 'verdict': 'inconclusive'}   # never a verdict between looks
     if found['verdict'] != 'inconclusive':
       break
+  if assertion['kind'] != 'identity' and found['n'] > 1:
+    found = {**found, **_companions(claim, assertion, table, found, alpha)}
   return {**head, **found, 'level': 1 - 2 * alpha}
 
 
@@ -154,26 +157,30 @@ def _tested(claim, assertion, table, look: int, alpha: float, empty: Mapping) ->
   kind, rule = margins(assertion)
   estimate, low, high = (float(v) for v in inference.interval(d, alpha=alpha))
   verdict = inference.decide(kind, low=low, high=high, **rule)
-  if len(d) < (1 - MISSING) * look or verdict != inference.second_opinion(d, kind, alpha=alpha, **rule):
+  if verdict != 'inconclusive' and (len(d) < (1 - MISSING) * look or
+                                    verdict != inference.second_opinion(d, kind, alpha=alpha, **rule)):
     verdict = 'inconclusive'
-  sd = float(d.std(ddof=1)) if len(d) > 1 else None
-  trend = assertion['kind'] == 'trend'
-  shown = math.tanh if trend else lambda x: x
-  out = {'n': len(d), 'look': look, 'estimate': shown(estimate), 'sd': sd, 'rho': _between(claim, assertion, table, look),
-         'ci': None if math.isnan(low) else [shown(low), shown(high)], 'p': None, 'p_signflip': None, 'mde80': None,
-         'n_for_80': None, 'verdict': verdict}
-  if sd is not None:
-    out['p'], out['p_signflip'] = _p(d, kind, rule)
-    out['mde80'] = inference.detectable(len(d), alpha=alpha) * sd
-    smallest = rule.get('eps') or (rule['band'][1] - rule['band'][0]) / 2
-    out['n_for_80'] = seeds_for(smallest / sd, alpha) if sd > 0 else 2
-  return out
+  shown = math.tanh if assertion['kind'] == 'trend' else lambda x: x
+  return {**empty, 'n': len(d), 'look': look, 'estimate': shown(estimate), 'verdict': verdict,
+          'ci': None if math.isnan(low) else [shown(low), shown(high)]}
+
+
+def _companions(claim, assertion, table, found: Mapping, alpha: float) -> dict:
+  """What stands beside the verdict: spread, p, and what so many seeds can see."""
+  d = differences(claim, assertion, table, range(found['look']))
+  d = d[np.isfinite(d)]
+  (kind, rule), sd = margins(assertion), float(d.std(ddof=1))
+  student, flips = _p(d, kind, rule)
+  smallest = rule['eps'] if 'eps' in rule else (rule['band'][1] - rule['band'][0]) / 2
+  return {'sd': sd, 'rho': _between(claim, assertion, table, found['look']), 'p': student, 'p_signflip': flips,
+          'mde80': inference.detectable(len(d), alpha=alpha) * sd,
+          'n_for_80': seeds_for(smallest / sd, alpha) if sd > 0 else 2}
 
 
 def seeds_for(effect: float, alpha: float, *, power: float = .8, most: int = 10 ** 6) -> int | None:
   """How many seeds see a mean of `effect` standard deviations with chance `power`; None beyond `most`."""
-  sizes = (*range(2, 200), *np.geomspace(200, most, 400).astype(int).tolist())
-  return next((n for n in sizes if inference.detectable(n, power=power, alpha=alpha) <= effect), None)
+  sees = lambda n: inference.detectable(n, power=power, alpha=alpha) <= effect
+  return 2 + bisect.bisect_left(range(2, most), True, key=sees) if sees(most) else None
 
 
 def _p(d: np.ndarray, kind: str, rule: Mapping) -> tuple[float, float]:

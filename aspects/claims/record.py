@@ -14,8 +14,8 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 import jsonschema
 
+from aspects import files
 from aspects import inference
-from aspects import results
 from aspects.claims import judge as judge_lib
 from aspects.claims import spec as spec_lib
 
@@ -99,7 +99,7 @@ def save(folder: Folder, record: Mapping) -> pathlib.Path:
     text = dump(record)
   path = folder.record(record['id'], record['registered']['stage'])
   path.parent.mkdir(parents=True, exist_ok=True)
-  results.write(path, text.encode())
+  files.write(path, text.encode())
   return path
 
 
@@ -130,7 +130,7 @@ def settle(folder: Folder, new: Iterable[Mapping]) -> list[dict]:
     if id not in stored or stored[id] != dump(record):
       save(folder, record)
   records = folder.records()
-  results.write(folder.ledger, (json.dumps(ledger(records.values()), indent=1) + '\n').encode())
+  files.write(folder.ledger, (json.dumps(ledger(records.values()), indent=1) + '\n').encode())
   return list(records.values())
 
 

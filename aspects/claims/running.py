@@ -30,6 +30,9 @@ from aspects.claims import worker
 from aspects.claims.rows import Cell, Rows
 
 
+TUNING = 1000                                        # the first seed of pilots and tuning; claims use those from 0
+
+
 class Plan(NamedTuple):
   """A claim with what the keys of its rows are made of, by arm."""
   claim: spec_lib.Claim
@@ -130,7 +133,7 @@ def run_cell(task: Mapping[str, Any], folder: pathlib.Path, preempted: Callable[
   seeds, keys = tuple(task['seeds']), dict(zip(task['seeds'], task['keys']))
   workdir = pathlib.Path(folder) / task['keys'][0]
   def attempt(block):
-    return _block(claim, task['arm'], block, workdir / f'{block[0]}-{block[-1]}', preempted, keys)
+    return rows_of(claim, task['arm'], block, workdir / f'{block[0]}-{block[-1]}', preempted, keys)
   try:
     rows = attempt(seeds)
   except (KeyboardInterrupt, SystemExit, TimeoutError):
@@ -150,7 +153,8 @@ def run_cell(task: Mapping[str, Any], folder: pathlib.Path, preempted: Callable[
   return {'rows': rows}
 
 
-def _block(claim, arm: str, seeds, workdir, preempted, keys) -> list[dict]:
+def rows_of(claim, arm: str, seeds, workdir, preempted, keys) -> list[dict]:
+  """The rows of one arm under a block of seeds, as one program."""
   started, begin = record_lib.now(), time.monotonic()
   with Compiling() as compiling:
     built = None

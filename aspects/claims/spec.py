@@ -14,7 +14,6 @@ from typing import Any, Mapping
 
 from aspects import inference
 from aspects import plugin
-from aspects import study
 
 KINDS = {'superior': ('tau', 'eps'), 'noninferior': ('eps',), 'equivalent': ('eps',), 'band': ('band',),
          'trend': ('tau', 'eps', 'order'), 'identity': ('c',)}
@@ -143,7 +142,7 @@ def resolve(config: Mapping[str, Any], path: str, scale: str = 'claim') -> Claim
   _keys('claim', section, FIELDS)
   arms = config['arms'] or {'main': {}}
   base = {k: v for k, v in config.items() if k not in ('arms', 'claim')}
-  merged = {name: study.overlay(base, change, f'arms.{name}') for name, change in arms.items()}
+  merged = {name: plugin.overlay(base, change, f'arms.{name}') for name, change in arms.items()}
   claim = Claim(scale=scale, path=path, title=config['title'], arms=merged,
                 **{k: (v or {}) if k in ('controls', 'assertions') else v for k, v in section.items()})
   _check(claim)

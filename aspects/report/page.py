@@ -13,7 +13,7 @@ from markupsafe import Markup
 import matplotlib
 import numpy as np
 
-from aspects import results
+from aspects import files
 from aspects.report import figures, values
 from aspects.report.drawing import null_lines
 
@@ -32,7 +32,7 @@ def render(tree, path):
   environment.filters |= {'number': number, 'pretty': lambda x: json.dumps(x, indent=1, default=str)}
   html = environment.get_template('page.html').render(attrs=tree.attrs, variants=tree.children, measures=gather(tree),
                                                       finding=finding, last=last, shown=shown)
-  results.write(path, html.encode())
+  files.write(path, html.encode())
 
 
 def gather(tree):
