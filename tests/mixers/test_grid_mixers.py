@@ -46,12 +46,12 @@ def test_pool_forgets_what_is_constant_and_has_no_parameters():
 @pytest.mark.parametrize('mask', [None, MASK], ids=['whole', 'masked'])
 def test_depthwise_is_a_filter_for_each_unit(size, mask):
   params, y = run(dict(name='depthwise', size=size), mask=mask)
-  kernel, reach = np.float64(params['filter']['kernel']), size // 2
-  assert kernel.shape == (size, size, 1, D)
+  kernel, reach = np.float64(params['kernel']), size // 2
+  assert kernel.shape == (size, size, D)
   read = np.ones_like(MASK) if mask is None else mask
   for b, i, j in np.ndindex(B, SIDE, SIDE):
     near = window(b, i, j, reach, read)
-    expected = sum((kernel[a + reach, c + reach, 0] * np.float64(X[b, t]) for a, c, t in near), np.zeros(D))
+    expected = sum((kernel[a + reach, c + reach] * np.float64(X[b, t]) for a, c, t in near), np.zeros(D))
     np.testing.assert_allclose(y[b, i * SIDE + j], expected, atol=1e-5)
 
 
