@@ -1,14 +1,18 @@
 # make tour: train two small networks on real data and write runs/tour/report.html
 # make test: the whole test suite
+# make gallery: the pages of all claims, from their committed records, in runs/gallery/index.html
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: tour test clean
+.PHONY: tour test gallery clean
 tour: $(VENV)/.run
 	$(BIN)/python -m experiments.run --config=configs/tour.py --workdir=runs/tour
+
+gallery: $(VENV)/.run
+	$(BIN)/python -m experiments.claims gallery --out runs/gallery
 
 test: $(VENV)/.test
 ifeq ($(CHROMIUM),)

@@ -1,11 +1,12 @@
-"""Installation of aspects: `pip install -e .`; extras: test, bench, docs."""
+"""Installation of aspects: `pip install -e .`; extras: slurm, test, bench, docs."""
 import setuptools
 
-RUN = ['absl-py', 'array-record>=0.8', 'flax>=0.12.8,<0.13', 'grain>=0.2.18', 'h5netcdf>=1.8', 'h5py', 'importlib_resources',
-       'jax>=0.10.2,<0.12', 'jinja2', 'matplotlib>=3.10', 'ml-collections>=1.1', 'numpy>=2', 'optax>=0.2.8',
-       'orbax-checkpoint>=0.12.8,<0.13', 'pillow', 'scikit-learn>=1.7', 'scipy', 'tensorflow-datasets>=4.9.10', 'threadpoolctl',
-       'tqdm', 'xarray>=2026.2']
-TEST = ['ipykernel', 'nbclient', 'nbformat', 'pytest>=9', 'pytest-xdist']
+RUN = ['absl-py', 'array-record>=0.8', 'flax>=0.12.8,<0.13', 'grain>=0.2.18', 'h5netcdf>=1.8', 'h5py',
+       'importlib_resources', 'jax>=0.10.2,<0.12', 'jinja2', 'jsonschema', 'matplotlib>=3.10', 'ml-collections>=1.1',
+       'numpy>=2', 'optax>=0.2.8', 'orbax-checkpoint>=0.12.8,<0.13', 'pillow', 'pyyaml', 'scikit-learn>=1.7', 'scipy',
+       'tensorflow-datasets>=4.9.10', 'threadpoolctl', 'tqdm', 'xarray>=2026.2']
+SLURM = ['submitit>=1.5.4']
+TEST = ['ipykernel', 'kubernetes-validate>=1.37', 'nbclient', 'nbformat', 'pytest>=9', 'pytest-xdist', *SLURM]
 
 setuptools.setup(
     name='aspects',
@@ -13,7 +14,8 @@ setuptools.setup(
     description='What do the layers of a network do? Features, correlations, representations, depth, locality.',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=setuptools.find_packages(include=['aspects', 'aspects.*', 'experiments', 'configs']),
-    package_data={'aspects.report': ['*.html', '*.css']},
+    packages=setuptools.find_packages(include=['aspects', 'aspects.*', 'experiments', 'experiments.*', 'configs']),
+    package_data={'aspects.claims': ['*.json'], 'aspects.claims.gallery': ['*.html', '*.css', '*.js'],
+                  'aspects.report': ['*.html', '*.css']},
     install_requires=RUN,
-    extras_require={'test': TEST, 'bench': TEST, 'docs': ['mkdocs']})
+    extras_require={'slurm': SLURM, 'test': TEST, 'bench': TEST, 'docs': ['mkdocs']})

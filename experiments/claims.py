@@ -4,7 +4,7 @@
     python -m experiments.claims run lns --exec local:2       run one (or a family, or all) until it is decided
     python -m experiments.claims run lns --scale smoke        the same in seconds, recorded nowhere
     python -m experiments.claims run lns --dry                what would run: cells, cost, detectable effects
-    python -m experiments.claims pilot lns --seeds 4          metrics and differences on seeds from 1000 up, to choose margins
+    python -m experiments.claims pilot lns --seeds 4          metrics on seeds from 1000 up, to choose margins by
     python -m experiments.claims status | show lns | judge | audit | gallery | noise | calibrate
 
 The same command goes on after any end; a claim that is decided is not run again.
@@ -37,7 +37,7 @@ def parser():
   out = argparse.ArgumentParser(prog='python -m experiments.claims', description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
   out.add_argument('--configs', type=pathlib.Path, default=ROOT / 'configs', help='folder of <family>/<system>.py')
-  out.add_argument('--records', type=pathlib.Path, default=ROOT / 'claims', help='folder of records, ledger and history')
+  out.add_argument('--records', type=pathlib.Path, default=ROOT / 'claims', help='folder of records and ledger')
   commands = out.add_subparsers(required=True, metavar='COMMAND')
   def add(name, command, text, what=False):
     sub = commands.add_parser(name, help=text, description=text)
@@ -48,7 +48,8 @@ def parser():
       sub.add_argument('--scale', choices=SCALES, default='claim')
     return sub
   sub = add('run', run, 'run claims until they are decided', True)
-  sub.add_argument('--exec', dest='executor', default='local:2', help='local:N, slurm:N,OPTION=..., kubernetes:N,OPTION=...')
+  sub.add_argument('--exec', dest='executor', default='local:2', metavar='EXECUTOR:N[,OPTION=VALUE]',
+                   help='local, slurm or kubernetes; N workers')
   sub.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/claims'), help='queue, logs, checkpoints')
   sub.add_argument('--dry', action='store_true', help='say what would run')
   sub.add_argument('--retry', action='store_true', help='run cells that failed once more')
@@ -178,7 +179,9 @@ def dry(plan, arguments):
   for look in claim.looks:
     cells = [plan.cell(arm, block) for block in plan.blocks(look) for arm in claim.arms]
     left = sum(not set(task['keys']) <= known for _, task in cells)
-    cost = f'about {sum(each) / len(each) * look * len(claim.arms):.0f} s of one worker' if each else 'cost not known yet'
+    cost = 'cost not known yet'
+    if each:
+      cost = f'about {sum(each) / len(each) * look * len(claim.arms):.0f} s of one worker'
     lines.append(f'  {look} seeds: {len(cells)} cells, {left} of them without rows; {cost}; '
                  f'detectable at 80 % power: {inference.detectable(look, alpha=alpha):.2f} sd of the paired difference')
   for name, a in claim.assertions.items():
@@ -211,7 +214,8 @@ def pilot(arguments):
     for name, a in {**claim.assertions, **claim.controls}.items():
       if a['kind'] != 'identity' and set(a['arms']) <= set(arms):
         d = judge_lib.differences(claim, a, table, seeds)
-        print(f'{name}: {a["kind"]}, difference {d.mean():.4g}, sd {d.std(ddof=1):.3g}, from {d.min():.4g} to {d.max():.4g}')
+        print(f'{name}: {a["kind"]}, difference {d.mean():.4g}, sd {d.std(ddof=1):.3g}, '
+              f'from {d.min():.4g} to {d.max():.4g}')
   return 0
 
 
@@ -286,7 +290,8 @@ def show(arguments):
   for path in spec_lib.choose(arguments.what, arguments.configs).values():
     claim = spec_lib.load(path, arguments.scale)
     print(claim.text())
-    record = record_lib.Folder(arguments.records).records('full' if arguments.scale == 'full' else 'claim').get(claim.id)
+    records = record_lib.Folder(arguments.records).records('full' if arguments.scale == 'full' else 'claim')
+    record = records.get(claim.id)
     if not record:
       print('not run yet')
       continue

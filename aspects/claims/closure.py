@@ -38,7 +38,7 @@ class Code(NamedTuple):
 
 
 class Module(NamedTuple):
-  """A parsed module: definitions by name, imported names as (module, attribute or None), and statements that just run."""
+  """A module: definitions by name, imported names as (module, attribute or None), and statements that just run."""
   definitions: Mapping[str, ast.AST]
   imports: Mapping[str, tuple[str, str | None]]
   loose: tuple[ast.AST, ...]
@@ -47,7 +47,7 @@ class Module(NamedTuple):
 # --- what a config reaches ------------------------------------------------------------------------------------------
 
 def of_arm(config: Mapping[str, Any], procedure: type) -> Code:
-  """The code of one arm: its procedure, and if it has a network all components that its config names or leaves usual."""
+  """The code of one arm: its procedure, and with a network all components that its config names or leaves usual."""
   found = {procedure}
   if 'net' in config:
     found |= {study.run_arm, study.build}

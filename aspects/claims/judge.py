@@ -1,8 +1,8 @@
 """Rows in, verdict out: a pure function of a claim and its rows, so that whoever has both can judge again.
 
 Every assertion is tested at each look until one decides it; a decided assertion stays decided. The claim holds if all
-assertions hold and fails if one fails (intersection-union, Berger 1982). Gates then turn either into `inconclusive`, with
-the reason: a control that does not do what it must, unequal budgets, missing runs, a baseline out of its range.
+assertions hold and fails if one fails (intersection-union, Berger 1982). Gates then turn either into `inconclusive`,
+with the reason: a control that does not do what it must, unequal budgets, missing runs, a baseline out of its range.
 
 A run that diverged takes the metric's `worst` value, or the worst that any arm of the assertion had; a run that is
 missing or not finite leaves its seed out, and the claim if they are more than a tenth.
@@ -125,9 +125,12 @@ def margins(assertion: Mapping) -> tuple[str, dict[str, Any]]:
 
 def _assertion(claim, name: str, assertion: Mapping, table, ran: int, control: bool) -> dict:
   """The entry of the record: statistics at the look that decided, or at the last one taken."""
-  head = {'name': name, **{k: assertion[k] for k in ('kind', 'metric', 'better', 'tau', 'eps', 'reason', 'c', 'text', 'must')
-                           if k in assertion}, 'arms': list(assertion['arms']),
+  said = ('kind', 'metric', 'better', 'tau', 'eps', 'reason', 'c', 'text', 'must')
+  head = {'name': name, **{k: assertion[k] for k in said if k in assertion}, 'arms': list(assertion['arms']),
           'unit': claim.metrics[assertion['metric']]['unit'], 'control': control}
+  worst = claim.metrics[assertion['metric']].get('worst')
+  if worst is not None:
+    head['worst'] = worst
   if 'band' in assertion:
     head['band'] = list(assertion['band'])
   if 'order' in assertion:
@@ -247,7 +250,8 @@ def _control(claim, found: Mapping, controls: Mapping, table) -> dict:
   if wrong:
     return {'pass': False, 'detail': '; '.join(wrong)}
   several = len(controls) + sum(a['kind'] == 'identity' and len(a['arms']) == 2 for a in found.values())
-  return {'pass': True, 'detail': f'{several} of {several} controls as they must be' if several else 'no control is stated'}
+  detail = f'{several} of {several} controls as they must be' if several else 'no control is stated'
+  return {'pass': True, 'detail': detail}
 
 
 def _budget(claim, table) -> dict:
@@ -255,7 +259,8 @@ def _budget(claim, table) -> dict:
     return {'pass': True, 'detail': f'waived: {claim.budget["waived"]}'}
   arms, wrong = claim.budget['arms'], []
   for what, share in (('params', spec_lib.PARAMETERS), ('flops', spec_lib.OPERATIONS), ('steps', 0.)):
-    values = {arm: {row[what] for (a, _), row in table.items() if a == arm and row.get(what) is not None} for arm in arms}
+    values = {arm: {row[what] for (a, _), row in table.items() if a == arm and row.get(what) is not None}
+              for arm in arms}
     every = [v for each in values.values() for v in each]
     if not all(values.values()):
       wrong.append(f'{what} of {", ".join(a for a in arms if not values[a])} are not known')
@@ -266,7 +271,8 @@ def _budget(claim, table) -> dict:
     wrong.append('tuning trials differ: ' + ', '.join(f'{a} {trials.get(a)}' for a in arms))
   if wrong:
     return {'pass': False, 'detail': '; '.join(wrong)}
-  return {'pass': True, 'detail': f'{", ".join(arms)}: equal parameters (2 %), operations (5 %), steps and tuning trials'}
+  detail = f'{", ".join(arms)}: equal parameters (2 %), operations (5 %), steps and tuning trials'
+  return {'pass': True, 'detail': detail}
 
 
 def _complete(claim, table, ran: int) -> dict:
@@ -297,7 +303,8 @@ def _sane(claim, table) -> dict:
   if not values:
     return {'pass': False, 'detail': f'{arm} has no {metric}'}
   mean = float(np.mean(values))
-  return {'pass': bool(low <= mean <= high), 'detail': f'mean {metric} of {arm} is {mean:.4g}; reference {low:g} to {high:g}'}
+  detail = f'mean {metric} of {arm} is {mean:.4g}; reference {low:g} to {high:g}'
+  return {'pass': bool(low <= mean <= high), 'detail': detail}
 
 
 # --- the verdict's companions ---------------------------------------------------------------------------------------

@@ -113,11 +113,13 @@ def settle(folder: Folder, new: Iterable[Mapping]) -> list[dict]:
       save(folder, record)
       continue
     before = known[record['id']] if record['id'] in known else None
-    line = {'time': now(), 'id': record['id'], 'verdict': record['verdict']['value'], 'reason': record['verdict']['reason'],
-            'previous': before['verdict']['value'] if before else None, 'code_hash': record['provenance']['code_hash'],
+    line = {'time': now(), 'id': record['id'], 'verdict': record['verdict']['value'],
+            'reason': record['verdict']['reason'], 'previous': before['verdict']['value'] if before else None,
+            'code_hash': record['provenance']['code_hash'],
             'commit': record['registered']['commit']}
-    changed = before is None or (before['verdict']['value'], before['verdict']['reason']) != (line['verdict'], line['reason'])
-    previous = before['verdict']['value'] if before and changed else before['verdict']['previous'] if before else None
+    was = before['verdict'] if before else {'value': None, 'reason': None, 'previous': None}
+    changed = (was['value'], was['reason']) != (line['verdict'], line['reason'])
+    previous = was['value'] if changed else was['previous']
     known[record['id']] = {**record, 'verdict': {**record['verdict'], 'previous': previous}}
     if changed:
       folder.root.mkdir(parents=True, exist_ok=True)
@@ -145,8 +147,9 @@ def q_values(records: Iterable[Mapping]) -> dict[str, float | None]:
 def ledger(records: Iterable[Mapping]) -> list[dict]:
   """A line a claim: what `list` and the gallery begin with."""
   return [{'id': r['id'], 'family': r['family'], 'title': r['title'], 'verdict': r['verdict']['value'],
-           'reason': r['verdict']['reason'], 'q': r['verdict']['q'], 'seeds': 1 + max((x['seed'] for x in r['runs']), default=-1),
-           'versus_paper': r['verdict']['versus_paper']} for r in sorted(records, key=lambda r: r['id'])]
+           'reason': r['verdict']['reason'], 'q': r['verdict']['q'],
+           'seeds': 1 + max((x['seed'] for x in r['runs']), default=-1), 'versus_paper': r['verdict']['versus_paper']}
+          for r in sorted(records, key=lambda r: r['id'])]
 
 
 def history(folder: Folder) -> list[dict]:

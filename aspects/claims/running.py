@@ -1,7 +1,7 @@
 """From claims to rows: which cells a look needs, what one cell does, and the loop that goes on until all are decided.
 
-A cell is one arm of a claim under a block of seeds. Its key is a hash of all that its rows depend on: the spec, the code
-that the arm reaches, its data, the packages. So a finished cell is never run again, and one whose code changed is
+A cell is one arm of a claim under a block of seeds. Its key is a hash of all that its rows depend on: the spec, the
+code that the arm reaches, its data, the packages. So a finished cell is never run again, and one whose code changed is
 another cell. Rows that a record already has count as finished.
 """
 import functools
@@ -52,8 +52,9 @@ class Plan(NamedTuple):
   def cell(self, arm: str, block: Sequence[int]) -> tuple[str, dict]:
     """(key, what a worker is told) of a cell."""
     key = spec_lib.digest([self.key(arm, seed) for seed in block])[:32]
-    return key, {'claim': self.claim.id, 'config': str(pathlib.Path(self.claim.path).resolve()), 'scale': self.claim.scale,
-                 'spec': self.claim.hash, 'arm': arm, 'seeds': list(block), 'keys': [self.key(arm, s) for s in block]}
+    return key, {'claim': self.claim.id, 'config': str(pathlib.Path(self.claim.path).resolve()),
+                 'scale': self.claim.scale, 'spec': self.claim.hash, 'arm': arm, 'seeds': list(block),
+                 'keys': [self.key(arm, s) for s in block]}
 
 
 def plan(claim: spec_lib.Claim) -> Plan:
@@ -241,8 +242,8 @@ class Campaign:
       number = int(id.split('/')[1])
       raise ValueError(
           f'{id}: its spec was edited after its rows (record {record["registered"]["spec_hash"][:12]}, config '
-          f'{self.plans[id].claim.hash[:12]}); a registered spec stays as it is: undo the edit, or register an amendment: '
-          f'claim.id={id.split("/")[0]}/{number + 1}, amends={id!r}')
+          f'{self.plans[id].claim.hash[:12]}); a registered spec stays as it is: undo the edit, or register an '
+          f'amendment: claim.id={id.split("/")[0]}/{number + 1}, amends={id!r}')
     kept = {row['key']: row for row in record['runs'] if row['status'] in ('done', 'diverged') or not self.retry}
     return kept
 
@@ -286,7 +287,8 @@ class Campaign:
         if self.needed(id):
           break
         events += self._judge(id)
-    return Progress(len(self.collected), len(self.cells), len(self.queue.running()), list(self.records.values()), events)
+    running = len(self.queue.running())
+    return Progress(len(self.collected), len(self.cells), running, list(self.records.values()), events)
 
   def _judge(self, id: str) -> list[str]:
     claim = self.plans[id].claim
@@ -325,10 +327,12 @@ def provenance(plan: Plan, rows: Iterable[Mapping]) -> dict[str, Any]:
   here = record_lib.git('status', '--porcelain', '--', 'aspects', 'experiments', 'configs', at=pathlib.Path.cwd())
   return {'code_hash': spec_lib.digest({a: c.code_hash for a, c in code.items()}), 'dirty': bool(here),
           'code': {a: c.code_hash for a, c in code.items()}, 'data': dict(plan.data),
-          'data_hash': spec_lib.digest(dict(plan.data)), 'lock_hash': spec_lib.digest({a: c.packages for a, c in code.items()}),
-          'jax': jax.__version__, 'jaxlib': jax.lib.__version__, 'platform': device.platform, 'device': device.device_kind,
-          'x64': bool(jax.config.jax_enable_x64), 'precision': str(jax.config.jax_default_matmul_precision or 'default'),
-          'vmap_seeds': True, 'started': min((r['started'] for r in rows if 'started' in r), default=record_lib.now()),
+          'data_hash': spec_lib.digest(dict(plan.data)),
+          'lock_hash': spec_lib.digest({a: c.packages for a, c in code.items()}),
+          'jax': jax.__version__, 'jaxlib': jax.lib.__version__, 'platform': device.platform,
+          'device': device.device_kind, 'x64': bool(jax.config.jax_enable_x64),
+          'precision': str(jax.config.jax_default_matmul_precision or 'default'), 'vmap_seeds': True,
+          'started': min((r['started'] for r in rows if 'started' in r), default=record_lib.now()),
           'seconds': round(sum(r['seconds'] for r in rows if 'seconds' in r), 1),
           'config': f'configs/{path.parent.name}/{path.name}', 'component': claim.component,
           'command': f'python -m experiments.claims run {claim.id} --scale {claim.scale}'}

@@ -1,8 +1,8 @@
 """The spec of a claim, read from a system's config and checked before anything runs.
 
 A config carries `claim` beside its `arms`; `Claim` is that, resolved: every arm in full, every assertion with all its
-fields. `Claim.hash` covers what decides the verdict (arms, metrics, assertions, controls, gates, looks) and no prose, so
-that a corrected sentence changes nothing and a moved threshold everything.
+fields. `Claim.hash` covers what decides the verdict (arms, metrics, assertions, controls, gates, looks) and no prose,
+so that a corrected sentence changes nothing and a moved threshold everything.
 """
 import dataclasses
 import hashlib
@@ -18,8 +18,8 @@ from aspects import plugin
 KINDS = {'superior': ('tau', 'eps'), 'noninferior': ('eps',), 'equivalent': ('eps',), 'band': ('band',),
          'trend': ('tau', 'eps', 'order'), 'identity': ('c',)}
 ROLES = ('ours', 'baseline', 'control', 'ablation', 'anchor')
-FIELDS = ('id', 'component', 'sentence', 'paper', 'roles', 'metrics', 'assertions', 'controls', 'budget', 'sane', 'looks',
-          'block', 'amends')
+FIELDS = ('id', 'component', 'sentence', 'paper', 'roles', 'metrics', 'assertions', 'controls', 'budget', 'sane',
+          'looks', 'block', 'amends')
 PAPER = ('ref', 'said', 'value', 'unit', 'direction', 'comparable')
 DIRECTIONS = ('higher', 'lower', 'equal', 'band')
 ASSERTION = ('kind', 'arms', 'metric', 'better', 'tau', 'eps', 'reason', 'band', 'order', 'c', 'text', 'must')

@@ -1,4 +1,4 @@
-"""The usual procedure of a claim: train an arm, measure it, and reduce what was found to one number a metric and seed."""
+"""The usual procedure of a claim: train an arm, measure it, reduce what was found to one number a metric and seed."""
 import dataclasses
 import math
 from typing import Any, Callable, Mapping
@@ -15,7 +15,8 @@ from aspects.claims.rows import Cell, Rows
 
 POINTS = 12                                          # of a curve that is kept for the page
 REDUCTIONS: dict[str, Callable] = {
-    'last': lambda x: x[:, -1], 'first': lambda x: x[:, 0], 'mean': lambda x: x.mean(1), 'median': lambda x: np.median(x, 1),
+    'last': lambda x: x[:, -1], 'first': lambda x: x[:, 0], 'mean': lambda x: x.mean(1),
+    'median': lambda x: np.median(x, 1),
     'sum': lambda x: x.sum(1), 'max': lambda x: x.max(1), 'min': lambda x: x.min(1), 'sd': lambda x: x.std(1, ddof=1),
     'cv': lambda x: x.std(1, ddof=1) / x.mean(1), 'ratio': lambda x: x[:, -1] / x[:, 0],
     'difference': lambda x: x[:, -1] - x[:, 0], 'range': lambda x: np.ptp(x, axis=1),
@@ -50,7 +51,8 @@ def check(metrics: Mapping[str, Mapping], measures: Mapping[str, Any]) -> None:
     if 'source' not in spec or 'variable' not in spec:
       raise ValueError(f"{where} needs source ('training' or a measure of this config) and variable")
     if spec['source'] not in ('training', *measures):
-      raise ValueError(f'{where}.source is {spec["source"]!r}; {plugin.nearest(spec["source"], ["training", *measures])}')
+      nearest = plugin.nearest(spec['source'], ['training', *measures])
+      raise ValueError(f'{where}.source is {spec["source"]!r}; {nearest}')
     wanted = spec['reduce'] if 'reduce' in spec else 'last'
     for one in wanted.values() if isinstance(wanted, Mapping) else (wanted,):
       if one not in (*REDUCTIONS, 'share'):
@@ -140,8 +142,8 @@ def count(jaxpr) -> float:
     elif kind == 'conv_general_dilated':
       kernel, numbers = equation.invars[1].aval.shape, equation.params['dimension_numbers']
       total += 2. * math.prod(out.shape) * math.prod(kernel) / kernel[numbers.rhs_spec[0]]
-    inner = [count(getattr(p, 'jaxpr', p)) for value in equation.params.values()
-             for p in (value if isinstance(value, (tuple, list)) else (value,)) if hasattr(getattr(p, 'jaxpr', p), 'eqns')]
+    parts = [p for value in equation.params.values() for p in (value if isinstance(value, (tuple, list)) else (value,))]
+    inner = [count(getattr(p, 'jaxpr', p)) for p in parts if hasattr(getattr(p, 'jaxpr', p), 'eqns')]
     if inner:
       total += (equation.params['length'] if kind == 'scan' else 1) * (max(inner) if kind == 'cond' else sum(inner))
   return total

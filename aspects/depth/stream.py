@@ -45,7 +45,8 @@ class Stream:
     names = list(moments)
     out = xr.Dataset({k: ('site', v) for k, v in values.items()}, {'site': names}, attrs=dict(
         aspect='depth', title='Scale of the stream', question='Does the stream grow with depth?',
-        source='Sun et al. 2025, arXiv:2502.05795', pool=self.pool, rows=float(moments[names[0]].n), headline='variance'))
+        source='Sun et al. 2025, arXiv:2502.05795', pool=self.pool, rows=float(moments[names[0]].n),
+        headline='variance'))
     for name in out:
       out[name].attrs = dict(long_name=TEXTS[name][0], units=TEXTS[name][1], figure='curve')
     return out

@@ -1,8 +1,8 @@
 """A permutation in the input, applied several times: a task that asks for one layer after another.
 
-The input is the table of a permutation p of n symbols and a start s, the label p(p(...p(s))), `hops` times. One hop is a
-product of two inputs and every further hop one of what the hop before gave, so that blocks that only see the input are at
-a loss (cf. k-hop tasks, Sanford, Hsu & Telgarsky 2024, arXiv:2402.09268)."""
+The input is the table of a permutation p of n symbols and a start s, the label p(p(...p(s))), `hops` times. One hop is
+a product of two inputs and every further hop one of what the hop before gave, so that blocks that only see the input
+are at a loss (cf. k-hop tasks, Sanford, Hsu & Telgarsky 2024, arXiv:2402.09268)."""
 import dataclasses
 import itertools
 

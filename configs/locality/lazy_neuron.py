@@ -55,7 +55,7 @@ def get_config(scale=''):
                      better='lower', tau=0.0, eps=0.25, text='the wider the layer, the fewer',
                      reason='a quarter of a rank correlation: one seed in four out of order')),
       controls=dict(
-          odd=dict(arms=('width_256', 'odd'), text='an odd nonlinearity has no positive side to be pushed down from',
+          odd=dict(arms=('odd',), must='not hold', text='an odd nonlinearity has no positive side to be pushed down from',
                    **falls)),
       budget=dict(waived='what is compared is a network with itself before training, and widths on purpose'),
       sane=dict(arm='width_256', metric='accuracy', band=(0.99, 1.0)))

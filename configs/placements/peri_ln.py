@@ -6,13 +6,13 @@ from configs import common
 
 PERI = dict(net=dict(placement=dict(name='peri')))
 TWICE = dict(net=dict(placement=dict(name='twice_pre')))
-FAST = dict(learning=dict(learning_rate=1e-2))
+FAST = dict(learning=dict(learning_rate=3e-2))         # the highest of 1e-2, 3e-2, 1e-1 at which pre-norm still trains
 
 
 def get_config(scale=''):
   config = common.base()
   config.title = 'Peri-LN: Revisiting Normalization Layer in the Transformer Architecture'
-  config.steps, config.batch = 250, 4
+  config.steps, config.batch = 200, 4
   config.task = dict(name='stdlib_text', length=32, max_bytes=1_000_000)
   config.net = dict(embed=dict(name='tokens', vocab=256, length=32), head=dict(name='unembed'),
                     mixer=dict(name='attention', heads=4, causal=True), channel=dict(name='mlp', ratio=2.0, act='gelu'),
@@ -20,7 +20,7 @@ def get_config(scale=''):
                     depth=12, width=64)
   config.learning = dict(name='backprop', optimizer=dict(name='adam'), learning_rate=2e-3, schedule='constant', warmup=10,
                          clip=None, decay=0.0, objective=dict(name='cross_entropy'))
-  config.evaluation = dict(split='test', examples=128, batch=64, every=5)
+  config.evaluation = dict(split='test', examples=32, batch=32, every=5)
   config.analysis = dict(split='test', examples=128, batch=64, when=(1.0,), call=dict())
   config.measures = dict(stream=dict(name='depth/stream'))
   config.arms = dict(pre=dict(), peri=PERI, pre_fast=FAST, peri_fast={**PERI, **FAST}, twice_fast={**TWICE, **FAST})
