@@ -10,7 +10,6 @@
 The same command goes on after any end; a claim that is decided is not run again.
 """
 import argparse
-import contextlib
 import json
 import logging
 import os
@@ -68,6 +67,7 @@ def parser():
   sub.add_argument('--seeds', type=int, default=24)
   sub = add('calibrate', calibrate, 'null audit and planted effects over the recorded claims')
   sub.add_argument('--draws', type=int, default=1000)
+  sub.add_argument('--fresh', type=int, default=0, help='new seeds of every baseline to run in the place of ours')
   sub = add('work', work, 'a worker of a queue; executors start it')
   sub.add_argument('--queue', type=pathlib.Path, required=True)
   sub.add_argument('--idle', type=float, default=600.0, help='seconds without a cell after which it ends')
@@ -370,17 +370,35 @@ def source(claim):
 
 
 def noise(arguments):
+  """Runs what the bank lacks of configs/noise.py, and prints all of it."""
+  from aspects import plugin
   from aspects.claims import calibration
-  with contextlib.suppress(KeyboardInterrupt):
-    calibration.noise_bank(arguments.records / 'noise.json', arguments.what, arguments.seeds)
+  from configs import noise as config
+  plain = plugin.freeze(config.get_config(arguments.scale).to_dict())
+  arms = plain.pop('arms')
+  if arguments.what != 'all' and arguments.what not in arms:
+    raise ValueError(f'the noise bank has no task {arguments.what!r}; {plugin.nearest(arguments.what, arms)}')
+  chosen = arms if arguments.what == 'all' else {arguments.what: arms[arguments.what]}
+  bank = calibration.noise_bank(arguments.records / 'noise.json', plain, chosen, arguments.seeds)
+  for name in chosen:
+    for metric, x in bank[name]['metrics'].items():
+      print(f'{name:20s} {metric:16s} mean {x["mean"]:.4g}, sd {x["sd"]:.3g}, of a paired difference {x["sd_paired"]:.3g}')
   return 0
 
 
 def calibrate(arguments):
+  """Writes calibration.json; status 1 if more nulls hold than chance allows."""
   from aspects.claims import calibration
   from aspects.claims import record as record_lib
-  print(calibration.calibrate(record_lib.Folder(arguments.records), arguments.configs, arguments.draws))
-  return 0
+  found = calibration.calibrate(record_lib.Folder(arguments.records), arguments.configs, arguments.draws, arguments.fresh)
+  for row in found['null_audit']:
+    print(f'{row["claim"]:30s} {row["assertion"]:14s} {row["kind"]:12s} {row["rate"]:.3f} of nulls hold')
+  for row in found['planted_effects']:
+    print(f'{row["claim"]:30s} {row["assertion"]:14s} {row["effect_sd"]:g} sd planted: {row["holds"]:.3f} hold, '
+          f'{row["holds_normal"]:.3f} in normal noise')
+  passed = found['null_passes'] and ('replaced_passes' not in found or found['replaced_passes'])
+  print(f'mean rate of nulls that hold: {found["null_rate"]}; ' + ('within' if passed else 'OUTSIDE') + ' the binomial bound')
+  return 0 if passed else 1
 
 
 if __name__ == '__main__':

@@ -159,13 +159,25 @@ def _tested(claim, assertion, table, look: int, alpha: float, empty: Mapping) ->
     return {**empty, 'look': look}
   kind, rule = margins(assertion)
   estimate, low, high = (float(v) for v in inference.interval(d, alpha=alpha))
-  verdict = inference.decide(kind, low=low, high=high, **rule)
-  if verdict != 'inconclusive' and (len(d) < (1 - MISSING) * look or
-                                    verdict != inference.second_opinion(d, kind, alpha=alpha, **rule)):
-    verdict = 'inconclusive'
+  verdict = decided(d, kind, rule, alpha) if len(d) >= (1 - MISSING) * look else 'inconclusive'
   shown = math.tanh if assertion['kind'] == 'trend' else lambda x: x
   return {**empty, 'n': len(d), 'look': look, 'estimate': shown(estimate), 'verdict': verdict,
           'ci': None if math.isnan(low) else [shown(low), shown(high)]}
+
+
+def decided(d: np.ndarray, kind: str, rule: Mapping, alpha: float) -> str:
+  """The verdict at one look: of Student's interval, where sign flips agree with it."""
+  _, low, high = inference.interval(d, alpha=alpha)
+  verdict = inference.decide(kind, low=low, high=high, **rule)
+  if verdict != 'inconclusive' and verdict != inference.second_opinion(d, kind, alpha=alpha, **rule):
+    return 'inconclusive'
+  return verdict
+
+
+def first_decided(d: np.ndarray, kind: str, rule: Mapping, looks: Sequence[int]) -> str:
+  """The verdict of an assertion on all its differences [S], look after look."""
+  verdicts = (decided(d[:n], kind, rule, LEVELS[len(looks)]) for n in looks)
+  return next((v for v in verdicts if v != 'inconclusive'), 'inconclusive')
 
 
 def _companions(claim, assertion, table, found: Mapping, alpha: float) -> dict:

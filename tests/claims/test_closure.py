@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def package(tmp_path, monkeypatch):
   """A small package; returns a function that writes its modules and hashes what `root.start` reaches."""
   monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.delitem(sys.modules, 'small_package', raising=False)       # that of the test before
   def hashes(**modules):
     folder = tmp_path / 'small_package'
     folder.mkdir(exist_ok=True)
@@ -25,7 +26,8 @@ def package(tmp_path, monkeypatch):
     for name, text in modules.items():
       (folder / f'{name}.py').write_text(text)
     closure.parse.cache_clear()
-    monkeypatch.setattr(closure, '_is_module', lambda name: (tmp_path / name.replace('.', '/')).with_suffix('.py').exists())
+    there = lambda name: (tmp_path / name.replace('.', '/')).with_suffix('.py').exists()
+    monkeypatch.setattr(closure, '_is_module', there)
     return closure.follow([('small_package.root', 'start')])
   yield hashes
   closure.parse.cache_clear()
