@@ -26,8 +26,10 @@ def get_config(scale=''):
       boolean=dict(task=dict(name='boolean'), evaluation=dict(examples=0, batch=819)),
       parities=dict(task=dict(name='parities', labels=(1, 2, 3)), learning=BINARY),
       permutation_power=dict(task=dict(name='permutation_power', symbols=6, hops=2)),
-      modular_addition=dict(task=dict(name='modular_addition', p=29, test_share=0.3), evaluation=dict(examples=0, batch=252),
+      modular_addition=dict(task=dict(name='modular_addition', p=29, test_share=0.3),
+                            evaluation=dict(examples=0, batch=252),
                             net=tokens(30, 3)),
       stdlib_text=dict(task=dict(name='stdlib_text', length=32, max_bytes=500_000, train_size=8000), batch=16,
-                       net=dict(head=dict(name='unembed'), **tokens(256, 32)), evaluation=dict(examples=128, batch=128)))
+                       net=dict(head=dict(name='unembed'), **tokens(256, 32)),
+                       evaluation=dict(examples=128, batch=128)))
   return common.scaled(config, scale, claim=dict(), smoke=dict(steps=4), full=dict())

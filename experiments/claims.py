@@ -382,7 +382,8 @@ def noise(arguments):
   bank = calibration.noise_bank(arguments.records / 'noise.json', plain, chosen, arguments.seeds)
   for name in chosen:
     for metric, x in bank[name]['metrics'].items():
-      print(f'{name:20s} {metric:16s} mean {x["mean"]:.4g}, sd {x["sd"]:.3g}, of a paired difference {x["sd_paired"]:.3g}')
+      print(f'{name:20s} {metric:16s} mean {x["mean"]:.4g}, sd {x["sd"]:.3g}, '
+            f'of a paired difference {x["sd_paired"]:.3g}')
   return 0
 
 
@@ -390,14 +391,16 @@ def calibrate(arguments):
   """Writes calibration.json; status 1 if more nulls hold than chance allows."""
   from aspects.claims import calibration
   from aspects.claims import record as record_lib
-  found = calibration.calibrate(record_lib.Folder(arguments.records), arguments.configs, arguments.draws, arguments.fresh)
+  found = calibration.calibrate(record_lib.Folder(arguments.records), arguments.configs, arguments.draws,
+                                arguments.fresh)
   for row in found['null_audit']:
     print(f'{row["claim"]:30s} {row["assertion"]:14s} {row["kind"]:12s} {row["rate"]:.3f} of nulls hold')
   for row in found['planted_effects']:
     print(f'{row["claim"]:30s} {row["assertion"]:14s} {row["effect_sd"]:g} sd planted: {row["holds"]:.3f} hold, '
           f'{row["holds_normal"]:.3f} in normal noise')
   passed = found['null_passes'] and ('replaced_passes' not in found or found['replaced_passes'])
-  print(f'mean rate of nulls that hold: {found["null_rate"]}; ' + ('within' if passed else 'OUTSIDE') + ' the binomial bound')
+  print(f'mean rate of nulls that hold: {found["null_rate"]}; ' + ('within' if passed
+                                                                   else 'OUTSIDE') + ' the binomial bound')
   return 0 if passed else 1
 
 

@@ -26,14 +26,15 @@ def get_config(scale=''):
   damage = 'shares of the damage of all blocks'
   config.claim = common.claim(
       id='lns/1', component='norms/depth_scaled',
-      sentence='Dividing the output of every norm in block l by sqrt(l) moves single-block ablation damage to the deeper '
-               'half of a pre-norm language model and slows the growth of the variance of its stream.',
+      sentence='Dividing the output of every norm in block l by sqrt(l) moves single-block ablation damage to the '
+               'deeper half of a pre-norm language model and slows the growth of the variance of its stream.',
       paper=dict(ref='Sun et al. 2025, arXiv:2502.05795', value=None, unit=None, direction='higher', comparable=False,
-                 said='LayerNorm Scaling keeps the variance of deep pre-norm layers from exploding, so that deep layers '
-                      'contribute; better pre-training from 130M to 1B parameters.'),
+                 said='LayerNorm Scaling keeps the variance of deep pre-norm layers from exploding, so that deep '
+                      'layers contribute; better pre-training from 130M to 1B parameters.'),
       roles=dict(lns='ours', pre='baseline', before='control'),
       metrics=dict(
-          nll=dict(source='training', variable='test_nll', reduce='last', long_name='test loss', unit='nats', worst=5.545),
+          nll=dict(source='training', variable='test_nll', reduce='last', long_name='test loss', unit='nats',
+                   worst=5.545),
           late_damage=dict(source='skip', variable='loss_increase', select=dict(skipped=(DEPTH // 2, DEPTH)),
                            reduce='share', long_name='damage done by skipping blocks 7 to 12', unit=damage),
           growth=dict(source='stream', variable='variance', reduce='ratio', unit='last block / first block',
@@ -43,10 +44,11 @@ def get_config(scale=''):
                       reason='5 % of the gap from no damage in the deeper half to an even spread (0 to 0.5)',
                       text='the deeper half carries a larger share of the damage'),
           variance=dict(kind='superior', arms=('lns', 'pre'), metric='growth', better='lower', tau=0.0, eps=0.5,
-                        reason='half of one block more than an even share: a stream of twelve equal branches grows to 12',
+                        reason='half of what one block adds to a stream of twelve equal branches, in first blocks',
                         text='the variance of the stream grows less')),
       controls=dict(
-          before=dict(kind='superior', arms=('before', 'pre'), metric='late_damage', better='higher', tau=0.0, eps=0.025,
+          before=dict(kind='superior', arms=('before', 'pre'), metric='late_damage', better='higher', tau=0.0,
+                      eps=0.025,
                       reason='as for the claim', must='not hold', text='scaling in front of the norm does nothing')),
       budget=dict(arms=('lns', 'pre', 'before'), trials=1),
       sane=dict(arm='pre', metric='nll', band=(1.5, 3.5)))

@@ -26,12 +26,12 @@ def get_config(scale=''):
   config.arms = dict(sequential=dict(), parallel=side,
                      sequential_4=dict(net=dict(depth=4)), parallel_4=dict(net=dict(depth=4, **SIDE)),
                      hard_sequential=hard, hard_parallel={**hard, 'net': dict(depth=6, width=48, **SIDE)})
-  nats = 'nats'
   config.claim = common.claim(
       id='parallel-resnet/1', component='stacks/parallel',
-      sentence='On digits, 4 and 16 residual blocks side by side reach the test loss of the same blocks in sequence; on a '
-               'task that asks for one step after another they do not.',
-      paper=dict(ref='Bermeitinger, Hrycej & Handschuh 2023, arXiv:2309.08414', value=None, unit=None, direction='equal',
+      sentence='On digits, 4 and 16 residual blocks side by side reach the test loss of the same blocks in sequence; on '
+               'a task that asks for one step after another they do not.',
+      paper=dict(ref='Bermeitinger, Hrycej & Handschuh 2023, arXiv:2309.08414', value=None, unit=None,
+                 direction='equal',
                  said='Similar training and validation loss for both layouts over 6912 configurations on MNIST and '
                       'CIFAR10.', comparable=False),
       roles=dict(sequential='baseline', parallel='ours', sequential_4='baseline', parallel_4='ours',
@@ -45,7 +45,8 @@ def get_config(scale=''):
                     reason='to be written', text='sixteen blocks: equal test loss'),
           shallow=dict(kind='equivalent', arms=('parallel_4', 'sequential_4'), metric='nll', better='lower', eps=0.05,
                        reason='to be written', text='four blocks: equal test loss'),
-          accuracy=dict(kind='equivalent', arms=('parallel', 'sequential'), metric='accuracy', better='higher', eps=0.01,
+          accuracy=dict(kind='equivalent', arms=('parallel', 'sequential'), metric='accuracy', better='higher',
+                        eps=0.01,
                         reason='one point, as the catalogue of the claim asks', text='sixteen blocks: equal accuracy')),
       controls=dict(
           hard=dict(kind='superior', arms=('hard_sequential', 'hard_parallel'), metric='accuracy', better='higher',

@@ -18,7 +18,8 @@ def claim(assertions, controls=None, *, arms=('ours', 'base'), looks=(8, 16, 32)
   """A claim over arms that need no network; `assertions` and `controls` as in a config."""
   filled = lambda each: {n: {'reason': 'made up', 'better': 'higher', 'metric': 'score', **a} if a['kind'] != 'identity'
                          else {'metric': 'score', **a} for n, a in each.items()}
-  config = dict(title='A made claim', arms={a: {} for a in arms}, procedure=dict(name='tests.claims.made:Draw'), claim=dict(
+  config = dict(title='A made claim', arms={a: {} for a in arms}, procedure=dict(name='tests.claims.made:Draw'),
+                claim=dict(
       id=id, component='claims/made', sentence='Ours is better.', paper=PAPER,
       roles={a: r for a, r in zip(arms, ('ours', 'baseline', *['control'] * len(arms)))},
       metrics=metrics or dict(score=dict(long_name='score', unit='points', worst=None)),
@@ -33,7 +34,8 @@ def rows(values, *, metric='score', status=None, **extra):
   for arm, each in values.items():
     for seed, value in enumerate(np.asarray(each, float)):
       became = (status or {}).get((arm, seed), 'done')
-      out.append({'key': f'{abs(hash((arm, seed))):016x}'[:16], 'arm': arm, 'role': 'ours', 'seed': seed, 'status': became,
+      out.append({'key': f'{abs(hash((arm, seed))):016x}'[:16], 'arm': arm, 'role': 'ours', 'seed': seed,
+                  'status': became,
                   'metrics': {metric: float(value)} if became == 'done' else {}, **extra})
   return out
 
@@ -93,7 +95,8 @@ def config(folder, system='made-up', **fields):
 
 
 def commit(folder):
-  run = lambda *a: subprocess.run(['git', '-C', str(folder), '-c', 'user.name=x', '-c', 'user.email=x@y', *a], check=True,
+  run = lambda *a: subprocess.run(['git', '-C', str(folder), '-c', 'user.name=x', '-c', 'user.email=x@y', *a],
+                                  check=True,
                                   capture_output=True)
   if not (pathlib.Path(folder) / '.git').exists():
     run('init')

@@ -26,7 +26,8 @@ def test_planted_effects_come_out_as_student_says():
 
 def test_the_null_audit_finds_an_honest_level_and_a_broken_one(monkeypatch):
   values = np.random.default_rng(1).normal(size=200)
-  for kind, margin in (('superior', dict(tau=.3, eps=100.)), ('noninferior', dict(eps=1.)), ('equivalent', dict(eps=50.))):
+  for kind, margin in (('superior', dict(tau=.3, eps=100.)), ('noninferior', dict(eps=1.)),
+                       ('equivalent', dict(eps=50.))):
     spec = claim({'one': dict(kind=kind, arms=('ours', 'base'), **margin)}, looks=(8, 16, 32))
     assert calibration.null_audit(spec, 'one', values, 400)['holds'] <= calibration.most(400)
   from aspects.claims import judge

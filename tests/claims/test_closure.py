@@ -48,7 +48,8 @@ def near(x):
 def unused(x):
   return scipy.sum(x)
 '''
-OTHER = 'import scipy\n\ndef far(x):\n  return deep(x)\n\ndef deep(x):\n  return x\n\ndef idle(x):\n  return scipy.f(x)\n'
+OTHER = ('import scipy\n\ndef far(x):\n  return deep(x)\n\ndef deep(x):\n  return x\n\n'
+         'def idle(x):\n  return scipy.f(x)\n')
 THIRD = 'LIMIT = 3\nSIZE = 4\n\ndef used(x):\n  return x * SIZE\n'
 
 

@@ -157,7 +157,8 @@ def test_one_run_in_ten_may_be_missing(status):
   values = {'ours': d, 'base': np.zeros(16)}
   few = judge_lib.judge(claim({'one': SUPERIOR}, looks=(16, 32)), rows(values, status={('ours', 3): status}))
   assert few.verdict['value'] == 'holds' and few.assertions[0]['n'] == 15 and few.gates['complete']['pass']
-  many = judge_lib.judge(claim({'one': SUPERIOR}, looks=(16, 32)), rows(values, status={('ours', 3): status, ('ours', 5): status}))
+  many = judge_lib.judge(claim({'one': SUPERIOR}, looks=(16, 32)),
+                         rows(values, status={('ours', 3): status, ('ours', 5): status}))
   assert many.verdict == {**many.verdict, 'value': 'inconclusive', 'reason': 'missing_runs'}
 
 
@@ -274,7 +275,7 @@ def test_a_baseline_out_of_its_range_is_not_sane():
   assert verdict_of(SUPERIOR, np.linspace(4, 5, 8), sane=sane).verdict['reason'] == 'not_sane'
 
 
-# --- numbers of the record ---------------------------------------------------------------------------------------------
+# --- numbers of the record --------------------------------------------------------------------------------------------
 
 def test_detectable_effects_are_those_of_the_protocol():
   """80 % power, in sd of the paired difference: .75 at 16 and .51 at 32 seeds, one-sided .025."""

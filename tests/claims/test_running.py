@@ -28,7 +28,8 @@ def carry_out(path, folder, scale='claim', **options):
   plan = running.plan(spec_lib.load(path, scale))
   queue = cells.Queue(folder / 'queue')
   records = record_lib.Folder(folder / 'claims')
-  campaign = running.Campaign({plan.claim.id: plan}, queue, records, {plan.claim.id: record_lib.register(path)}, **options)
+  campaign = running.Campaign({plan.claim.id: plan}, queue, records, {plan.claim.id: record_lib.register(path)},
+                              **options)
   queue.reopen()
   for _ in range(10):
     campaign.advance()
@@ -136,8 +137,10 @@ def audit(tmp_path):
 
 
 @pytest.mark.parametrize('change, honest, message', [
-    (lambda r: r['runs'][3]['metrics'].update(score=1.0001 * r['runs'][3]['metrics']['score']), False, 'rows are not those'),
-    (lambda r: r['runs'][3]['metrics'].update(score=1.01 * r['runs'][3]['metrics']['score']), True, 'not what its rows give'),
+    (lambda r: r['runs'][3]['metrics'].update(score=1.0001 * r['runs'][3]['metrics']['score']), False,
+     'rows are not those'),
+    (lambda r: r['runs'][3]['metrics'].update(score=1.01 * r['runs'][3]['metrics']['score']), True,
+     'not what its rows give'),
     (lambda r: r['runs'].pop(), False, 'rows are not those'),
     (lambda r: r['verdict'].update(value='fails'), False, "its rows give"),
     (lambda r: r['assertions'][0].update(estimate=9.), False, 'assertions are not what'),
@@ -201,7 +204,8 @@ def test_two_workers_one_killed_no_cell_lost_or_doubled(tmp_path):
   """The real command, with two workers of its own, one of which is killed in the middle of a cell."""
   log = tmp_path / 'log'
   made.config(tmp_path, ours=f"sleep=0.8, log={str(log)!r}", base=f"sleep=0.8, log={str(log)!r}", looks=(16,))
-  call = [sys.executable, '-m', 'experiments.claims', '--configs', tmp_path / 'configs', '--records', tmp_path / 'claims',
+  call = [sys.executable, '-m', 'experiments.claims', '--configs', tmp_path / 'configs', '--records',
+          tmp_path / 'claims',
           'run', 'made-up', '--workdir', tmp_path / 'work', '--exec', 'local:2']
   process = subprocess.Popen(list(map(str, call)), cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -15,9 +15,11 @@ def changed(**assertion):
 
 
 @pytest.mark.parametrize('assertions, message', [
-    ({}, 'asserts something'), (changed(kind='superb'), "did you mean 'superior'"), (changed(arms=('ours', 'bas')), "'base'"),
+    ({}, 'asserts something'), (changed(kind='superb'), "did you mean 'superior'"),
+    (changed(arms=('ours', 'bas')), "'base'"),
     (changed(metric='scor'), "did you mean 'score'"), (changed(eps=0.), 'above 0'), (changed(eps=None), 'above 0'),
-    (changed(reason=' '), 'no reason for its eps'), (changed(better='up'), 'Valid: higher'), (changed(band=(0, 1)), 'means nothing'),
+    (changed(reason=' '), 'no reason for its eps'), (changed(better='up'), 'Valid: higher'),
+    (changed(band=(0, 1)), 'means nothing'),
     (changed(must='hold'), 'belongs to controls'), (changed(arms=('ours', 'ours')), 'the first against the second'),
     (changed(taus=1), "did you mean 'tau'"), (changed(kind='band', eps=1.), 'means nothing for band'),
     ({'one': dict(kind='identity', arms=('ours',))}, 'needs c > 0'),
@@ -28,7 +30,8 @@ def test_bad_assertions_are_named(assertions, message):
 
 
 @pytest.mark.parametrize('fields, message', [
-    (dict(looks=(8, 12)), 'twice the one before'), (dict(looks=()), 'one to three'), (dict(id='Made 1'), 'such as lns/1'),
+    (dict(looks=(8, 12)), 'twice the one before'), (dict(looks=()), 'one to three'),
+    (dict(id='Made 1'), 'such as lns/1'),
     (dict(budget=dict(waived='')), 'say why'), (dict(budget=dict(arms=('ours', 'x'), trials=1)), "'x'"),
     (dict(sane=dict(arm='base', metric='score', band=(2., 1.))), 'band')])
 def test_bad_fields_are_named(fields, message):
