@@ -7,6 +7,7 @@ import re
 import tokenize
 
 from aspects import plugin
+from aspects.claims import spec
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / 'aspects'
@@ -14,11 +15,13 @@ FAMILIES = plugin.families()
 CORE = sorted([*PACKAGE.glob('*.py'), *(PACKAGE / 'report').glob('*.py')])
 COMPONENTS = sorted(p for family in FAMILIES for p in (PACKAGE / family).glob('*.py') if p.name != '__init__.py')
 SHARED = sorted(p for folder in ('nn', 'statistics') for p in (PACKAGE / folder).glob('*.py'))
+CLAIMS = sorted((PACKAGE / 'claims').rglob('*.py'))
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
-SOURCE = [*CORE, *COMPONENTS, *SHARED, *CONFIGS, *sorted((ROOT / 'experiments').rglob('*.py'))]
+SOURCE = [*CORE, *COMPONENTS, *SHARED, *CLAIMS, *CONFIGS, *sorted((ROOT / 'experiments').rglob('*.py'))]
 EVERYTHING = [*SOURCE, *sorted((ROOT / 'tests').rglob('*.py')), *sorted((ROOT / 'benchmarks').rglob('*.py'))]
 ASPECTS = ('features', 'correlations', 'representations', 'depth', 'locality')
 CORE_BUDGET = 2500
+ENGINE_BUDGET = 1650                                 # of the claims, without the pages of their gallery
 
 
 def name(path):
@@ -73,6 +76,13 @@ def test_code_lines_are_counted_right():
 def test_the_core_is_small():
   sizes = {name(p): code_lines(p.read_text()) for p in CORE}
   assert sum(sizes.values()) <= CORE_BUDGET, f'{sum(sizes.values())} code lines: {sizes}'
+
+
+def test_the_engine_of_the_claims_is_small_and_the_core_does_without_it():
+  sizes = {name(p): code_lines(p.read_text()) for p in CLAIMS if p.parent.name == 'claims'}
+  assert sum(sizes.values()) <= ENGINE_BUDGET, f'{sum(sizes.values())} code lines: {sizes}'
+  below = [*CORE, *SHARED, *(p for p in COMPONENTS)]
+  assert not [name(p) for p in below if any(m.startswith('aspects.claims') for m in imports(p))]
 
 
 def test_lines_are_short():
@@ -153,6 +163,32 @@ def test_contract_tests_walk_their_folder_and_branch_on_no_name():
     for where, node in nodes([path], ast.Compare):
       compared = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
       assert not compared & components, f'{where} branches on {compared & components}'
+
+
+# --- systems --------------------------------------------------------------------------------------------------------
+
+def systems():
+  """{config: its claim} of all configs that register one."""
+  found = [p for p in spec.find(ROOT / 'configs').values() if 'common.claim(' in p.read_text()]
+  return {path: spec.load(path) for path in found}
+
+
+def test_a_system_is_one_file_one_config_one_test():
+  for path, claim in systems().items():
+    inside = claim.component if claim.component.startswith('experiments/') else f'aspects/{claim.component}'
+    component = ROOT / f'{inside}.py'
+    assert component.exists(), f'{name(path)} names {name(component)}'
+    docstring = ast.get_docstring(tree(component)) or ''
+    assert re.search(r'arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+', docstring), f'{name(component)}: title and source'
+    own = ROOT / 'tests' / path.parent.name / f'test_{path.stem}.py'
+    assert own.exists(), f'{name(own)} is missing'
+
+
+def test_a_system_is_named_nowhere_in_core_and_engine():
+  names = {claim.system for claim in systems().values()}
+  for path in (*CORE, *CLAIMS):
+    words = {c.value for _, c in nodes([path], ast.Constant) if isinstance(c.value, str)}
+    assert not words & names, f'{name(path)} knows {words & names}'
 
 
 # --- habits ---------------------------------------------------------------------------------------------------------
