@@ -113,7 +113,7 @@ def masked(arm, state: train.State, mask) -> train.State:
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """An objective with its metrics on each of `PARTS`: a field of the batch called like it says how much a row counts."""
+  """An objective with its metrics on each of `PARTS`; a field of the batch called like it says how a row counts."""
   objective: Mapping[str, Any]
 
   def __call__(self, outputs, batch, key):
