@@ -10,11 +10,10 @@ of the house is `docs/architecture.md`.
 import importlib
 from typing import Any
 
-_HOME = {
-    'ArraySource': 'data', 'Stream': 'data', 'Net': 'net', 'build': 'plugin', 'forward': 'sites', 'select': 'sites',
-    'tag': 'sites', 'measure_arrays': 'measure', 'measure_network': 'measure', 'Add': 'edits', 'Noise': 'edits',
-    'Project': 'edits', 'Replace': 'edits', 'Scale': 'edits', 'Skip': 'edits', 'site_gradients': 'edits',
-    'skip_each': 'edits', 'sweep': 'edits'}
+_MODULES = dict(
+    data='ArraySource Stream', edits='Add Noise Project Replace Scale Skip site_gradients skip_each sweep',
+    measure='measure_arrays measure_network', net='Net', plugin='build', sites='forward select tag')
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 __version__ = '0.1.0'
 __all__ = sorted(_HOME)
 

@@ -12,8 +12,6 @@ import numpy as np
 from scipy import special, stats
 
 ALPHA = .025
-LOOKS = (8, 16, 32)      # seeds at which a claim may be looked at
-LOOK_ALPHA = .0101       # one-sided, at each of the three looks; .025 together (Pocock 1977)
 TIE = 1e-12              # relative: sums that differ by rounding only count as equal
 VERDICTS = ('holds', 'fails', 'inconclusive')
 Prior = tuple[float, float]      # variance and its degrees of freedom, from earlier runs

@@ -180,8 +180,7 @@ def _compiled(program: Program, seeds: int | None, own: bool):
     return jax.jit(program.update, donate_argnums=0)
   # Seeds pass one after another through one program: on a CPU a batched product of small matrices is far slower.
   def update(states, variables, batch):
-    each, shared = ({}, batch) if not own else (batch, {})
-    return jax.lax.map(lambda x: program.update(x[0], x[1], {**shared, **x[2]}), (states, variables, each))
+    return jax.lax.map(lambda x: program.update(*(*x, batch)[:3]), (states, variables, *[batch] * own))
   return jax.jit(update, donate_argnums=0)
 
 

@@ -4,6 +4,7 @@ A config is values only. Its `arms` are named overrides of everything else, so t
 nothing more; seed s fixes initialisation and order for every arm.
 """
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -174,8 +175,7 @@ def _build_arm(name: str, config: Mapping) -> Arm:
   measures = {n: plugin.build(aspect_of(s, n), s, f'measures.{n}')
               for n, s in config['measures'].items() if s is not None}
   seeds = seeds_of(config)
-  own = [{**config['task'], 'split_seed': seed} for seed in seeds if config['resplit']]
-  tasks = [plugin.build('tasks', spec, 'task') for spec in own]
+  tasks = [plugin.build('tasks', {**config['task'], 'split_seed': s}, 'task') for s in seeds if config['resplit']]
   sources = [t.source('train') for t in tasks] or [task.source('train')] * len(seeds)
   streams = data.SeedStreams(tuple(data.Stream(source, config['batch'], seed, True, mesh_lib.host())
                                    for source, seed in zip(sources, seeds)))
@@ -294,13 +294,13 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
             start: train.State | None = None, check: Callable[[train.State], None] = train.check_finite) -> Finished:
   """Trains and analyses one arm, from its last checkpoint if it has one, else from `start`, else from its seeds.
 
-  `check` is asked before anything of a state is kept; by default it refuses values that are not finite.
+  `check` is asked before anything of a state is kept; by default it refuses values that are not finite. The buffers of
+  `start` are used up.
   """
   paths = _Paths(workdir / 'analyses', workdir / 'partial', workdir / 'checkpoints')
   paths.analyses.mkdir(parents=True, exist_ok=True)
   mesh = mesh_lib.make(arm.config['mesh']['devices'] or None)
-  evaluation = train.compiled_evaluation(arm.net, arm.config['learning']['objective'], arm.config['analysis']['call'],
-                                         own=isinstance(arm.evaluation, data.SeedStreams))
+  advance, evaluation = _programs(arm)
   state = start or train.init(arm.net, arm.rule, arm.seeds, arm.probe.example(), arm.config['analysis']['call'])
   state = jax.device_put(state, mesh_lib.shardings(mesh, state, arm.config['mesh']['params']))
   every = arm.config['evaluation']['every']
@@ -334,7 +334,7 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
         leave(step, state, '')
 
     visit(at, state, None)
-    for state, info in train.loop(train.compiled_step(arm.net, arm.rule), state, arm.streams, arm.steps, mesh):
+    for state, info in train.loop(advance, state, arm.streams, arm.steps, mesh):
       at += 1
       bar.update()
       visit(at, state, info)
@@ -343,6 +343,14 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
   out = {name: results.concat_steps({step: tree[name].to_dataset() for step, tree in trees.items()})
          for name in arm.program.measures}
   return Finished({**out, 'training': _training(arm, curve)}, state)
+
+
+@functools.lru_cache(maxsize=4)                      # by identity: an arm that is trained again compiles once
+def _programs(arm: Arm) -> tuple[Callable, Callable]:
+  """(a training step, an evaluation) of all seeds, compiled."""
+  objective, call = arm.config['learning']['objective'], arm.config['analysis']['call']
+  return (train.compiled_step(arm.net, arm.rule), train.compiled_evaluation(
+      arm.net, objective, call, own=isinstance(arm.evaluation, data.SeedStreams)))
 
 
 def _row(arm: Arm, step: int, state, info, evaluation, mesh) -> dict:

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 
 from aspects import inference
+from aspects.claims import judge as judge_lib
 
 KINDS = ('superior', 'noninferior', 'equivalent', 'band', 'trend', 'identity')
 WIDTHS = ('width_64', 'width_256', 'width_512', 'width_1024')
@@ -121,7 +122,7 @@ def record(id='lns/1', *, kind='superior', verdict='holds', seeds=16, gate=None,
 
   Args: `seeds`; `gate`, the name of one that is not passed; `more`, kinds of further assertions, which hold."""
   rng = np.random.default_rng([seed, *id.encode()])
-  alpha, system = inference.LOOK_ALPHA, id.partition('/')[0]
+  alpha, system = judge_lib.LEVELS[3], id.partition('/')[0]
   arms = rows(kind, verdict, seeds, rng)
   wanted = [assertion(kind)]
   for i, other in enumerate(more):
@@ -145,7 +146,7 @@ def record(id='lns/1', *, kind='superior', verdict='holds', seeds=16, gate=None,
       paper=dict(dict(ref='Sun et al. 2025, arXiv:2502.05795', said='Deep layers take part.', value=None, unit=None,
                       direction='higher', comparable=False), **(paper or {})),
       registered=dict(spec_hash=digest(id), commit=digest(id)[:12], date='2026-03-01', time='2026-03-01T10:00:00Z',
-                      alpha=inference.ALPHA, looks=list(inference.LOOKS), stage='claim', amends=None),
+                      alpha=inference.ALPHA, looks=[8, 16, 32], stage='claim', amends=None),
       assertions=wanted, runs=runs,
       gates={k: {'pass': k != gate, 'detail': f'what was compared for {k}'} for k in
              ('control', 'budget', 'complete', 'sane')},
@@ -162,7 +163,7 @@ def record(id='lns/1', *, kind='superior', verdict='holds', seeds=16, gate=None,
 def judge(record, gate=None):
   """`record` judged anew from its rows, in place: assertions by the table, the claim by all that are no controls."""
   for i, a in enumerate(record['assertions']):
-    record['assertions'][i] = judged(a, record['runs'], inference.LOOK_ALPHA)
+    record['assertions'][i] = judged(a, record['runs'], judge_lib.LEVELS[3])
   value = inference.combine([a['verdict'] for a in record['assertions'] if not a['control']])
   reasons = {'control': 'control_failed', 'budget': 'budget_mismatch', 'complete': 'missing_runs', 'sane': 'not_sane'}
   reason = reasons[gate] if gate else 'underpowered' if value == 'inconclusive' else 'decided'
