@@ -43,7 +43,7 @@ def parser():
     sub.set_defaults(command=command)
     if what:
       sub.add_argument('what', nargs='?' if what == 'all' else None, default='all',
-                       help='a system, a family, the path of a config, or all')
+                       help='a system, a family, the path of a config, several by comma, or all')
       sub.add_argument('--scale', choices=SCALES, default='claim')
     return sub
   sub = add('run', run, 'run claims until they are decided', True)

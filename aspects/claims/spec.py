@@ -101,10 +101,12 @@ def find(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def choose(what: str, root: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The configs meant by `all`, a family, a system, an id `system/1`, or the path of a config.
+  """The configs meant by `all`, a family, a system, an id `system/1`, the path of a config, or several of these by comma.
 
   Raises:
     ValueError: nothing is called so; names the nearest."""
+  if ',' in what:
+    return {name: path for one in what.split(',') for name, path in choose(one, root).items()}
   found = find(root)
   families = {path.parent.name for path in found.values()}
   if what.endswith('.py') and pathlib.Path(what).exists():
