@@ -4,6 +4,7 @@ A cell is one arm of a claim under a block of seeds. Its key is a hash of all th
 code that the arm reaches, its data, the packages. So a finished cell is never run again, and one whose code changed is
 another cell. Rows that a record already has count as finished.
 """
+import dataclasses
 import functools
 import importlib
 import json
@@ -33,15 +34,20 @@ from aspects.claims.rows import Cell, Rows
 TUNING = 1000                                        # the first seed of pilots and tuning; claims use those from 0
 
 
-class Plan(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
   """A claim with what the keys of its rows are made of, by arm."""
   claim: spec_lib.Claim
   code: Mapping[str, closure.Code]
   data: Mapping[str, str]
 
+  @functools.cached_property
+  def made_of(self) -> dict[str, tuple[str, str, str]]:
+    """(hash of the code, of the data, of the packages) of every arm."""
+    return {arm: (code.code_hash, self.data[arm], code.lock_hash) for arm, code in self.code.items()}
+
   def key(self, arm: str, seed: int) -> str:
-    code = self.code[arm]
-    return spec_lib.digest([self.claim.hash, arm, seed, code.code_hash, self.data[arm], code.lock_hash])[:32]
+    return spec_lib.digest([self.claim.hash, arm, seed, *self.made_of[arm]])[:32]
 
   def blocks(self, seeds: int) -> list[tuple[int, ...]]:
     """Seeds 0..seeds-1 in blocks that no look divides, so that another look adds cells and changes none."""

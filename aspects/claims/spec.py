@@ -5,6 +5,7 @@ fields. `Claim.hash` covers what decides the verdict (arms, metrics, assertions,
 so that a corrected sentence changes nothing and a moved threshold everything.
 """
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import json
@@ -61,7 +62,7 @@ class Claim:
   def family(self) -> str:
     return pathlib.Path(self.path).parent.name
 
-  @property
+  @functools.cached_property
   def hash(self) -> str:
     """SHA-256 of all that decides the verdict."""
     return digest(self.decisive())

@@ -18,8 +18,8 @@ def get_config(scale=''):
                     depth=DEPTH, width=64)
   config.learning = dict(name='backprop', optimizer=dict(name='adam'), learning_rate=2e-3, schedule='cosine', warmup=20,
                          clip=1.0, decay=0.1, objective=dict(name='cross_entropy'))
-  config.evaluation = dict(split='test', examples=256, batch=64, every=100)
-  config.analysis = dict(split='test', examples=256, batch=64, when=(1.0,), call=dict())
+  config.evaluation = dict(split='test', examples=128, batch=64, every=100)
+  config.analysis = dict(split='test', examples=128, batch=64, when=(1.0,), call=dict())
   config.measures = dict(skip=dict(name='depth/skip'), stream=dict(name='depth/stream'))
   config.arms = dict(pre=dict(), lns=dict(net=dict(norm=dict(name='depth_scaled'))),
                      before=dict(net=dict(norm=dict(name='scaled_input'))))
@@ -51,7 +51,7 @@ def get_config(scale=''):
                       eps=0.025,
                       reason='as for the claim', must='not hold', text='scaling in front of the norm does nothing')),
       budget=dict(arms=('lns', 'pre', 'before'), trials=1),
-      sane=dict(arm='pre', metric='nll', band=(1.5, 3.5)))
+      sane=dict(arm='pre', metric='nll', band=(1.5, 3.5)), looks=(8, 16))
   return common.scaled(config, scale, claim=dict(),
                        smoke=dict(steps=4, net=dict(depth=2, width=16), claim=dict(looks=(2,), block=2),
                                   evaluation=dict(examples=16, batch=16), analysis=dict(examples=16, batch=16)),

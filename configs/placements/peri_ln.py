@@ -21,7 +21,7 @@ def get_config(scale=''):
   config.learning = dict(name='backprop', optimizer=dict(name='adam'), learning_rate=2e-3, schedule='constant',
                          warmup=10,
                          clip=None, decay=0.0, objective=dict(name='cross_entropy'))
-  config.evaluation = dict(split='test', examples=32, batch=32, every=5)
+  config.evaluation = dict(split='test', examples=8, batch=8, every=5)
   config.analysis = dict(split='test', examples=128, batch=64, when=(1.0,), call=dict())
   config.measures = dict(stream=dict(name='depth/stream'))
   config.arms = dict(pre=dict(), peri=PERI, pre_fast=FAST, peri_fast={**PERI, **FAST}, twice_fast={**TWICE, **FAST})
@@ -53,7 +53,7 @@ def get_config(scale=''):
           twice=dict(arms=('twice_fast', 'pre_fast'), must='not hold', text='both norms in front of the sublayer bound '
                      'nothing', **calmer)),
       budget=dict(arms=('pre', 'peri', 'pre_fast', 'peri_fast', 'twice_fast'), trials=1),
-      sane=dict(arm='pre', metric='nll', band=(1.5, 3.5)))
+      sane=dict(arm='pre', metric='nll', band=(1.5, 3.5)), looks=(8, 16))
   return common.scaled(config, scale, claim=dict(),
                        smoke=dict(steps=10, net=dict(depth=2, width=16), claim=dict(looks=(2,), block=2),
                                   evaluation=dict(examples=16, batch=16), analysis=dict(examples=16, batch=16)),

@@ -92,7 +92,7 @@ def test_another_version_of_a_package_makes_stale():
   assert {'jax', 'jaxlib', 'flax', 'optax', 'numpy'} <= set(plan.code['parallel'].packages)
   code = plan.code['parallel']
   newer = code._replace(packages={**code.packages, 'jaxlib': '99'})
-  other = plan._replace(code={**plan.code, 'parallel': newer})
+  other = running.Plan(plan.claim, {**plan.code, 'parallel': newer}, plan.data)
   assert other.key('parallel', 0) != plan.key('parallel', 0) and other.key('sequential', 0) == plan.key('sequential', 0)
 
 
