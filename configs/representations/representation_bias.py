@@ -65,6 +65,6 @@ def get_config(scale=''):
   return common.scaled(
       config, scale, claim=dict(),
       smoke=dict(steps=10, task=dict(train_size=256, test_size=64), evaluation=dict(every=5, batch=64),
-                 analysis=dict(batch=64)),
+                 analysis=dict(batch=64), claim=dict(looks=(2,), block=2)),
       full=dict(steps=20000, batch=512, net=dict(widths=(512, 256, 256)),
                 task=dict(bits=18, train_size=2 ** 16, test_size=2 ** 14)))
