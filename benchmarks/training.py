@@ -1,6 +1,6 @@
-"""Training steps a second, one seed and sixteen: `python -m benchmarks.training`.
+"""Training steps a second, one seed and sixteen: `python -m benchmarks.training [--kind residual]`.
 
-The limit is the time of the operations of a step (six a parameter and row) in square products.
+Sixteen seeds are one program: their price is a question of how much of one seed's step is work. The limit is the time of the operations of a step (six a parameter and row) in square products.
 """
 import argparse
 
@@ -9,16 +9,19 @@ import jax
 from aspects import plugin
 from aspects import train
 from aspects.net import Net
+from aspects.nn.perceptron import Perceptron
 from benchmarks import timing
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
-  for name, value in (('depth', 4), ('width', 64), ('batch', 64), ('steps', 20), ('repeats', 5)):
+  parser.add_argument('--kind', choices=('perceptron', 'residual'), default='perceptron')
+  for name, value in (('depth', 1), ('width', 64), ('batch', 32), ('steps', 50), ('repeats', 7)):
     parser.add_argument(f'--{name}', type=int, default=value)
   a = parser.parse_args()
-  net = Net(outputs=10, embed=dict(name='vector'), head=dict(name='classify'), channel=dict(name='mlp', act='relu'),
-            depth=a.depth, width=a.width, stack=dict(name='plain', scan=True))
+  net = Perceptron(outputs=10, widths=(a.width,) * a.depth) if a.kind == 'perceptron' else Net(
+      outputs=10, embed=dict(name='vector'), head=dict(name='classify'), channel=dict(name='mlp', act='relu'),
+      depth=a.depth, width=a.width, stack=dict(name='plain', scan=True))
   rule = plugin.build('learning', dict(name='backprop'), steps=10 ** 6)
   one = {'input': jax.random.normal(jax.random.key(0), (a.batch, 8, 8, 1)), 'index': jax.numpy.arange(a.batch),
          'label': jax.random.randint(jax.random.key(1), (a.batch,), 0, 10), 'weight': jax.numpy.ones(a.batch)}
@@ -36,7 +39,7 @@ def main():
   times = timing.rounds({**candidates, 'limit: operations of one seed': limit}, a.repeats)
   times['limit: operations of one seed'] *= limit.scale
   speed = {name: f'{a.steps / float(sorted(t)[len(t) // 2]):.0f} steps/s' for name, t in times.items()}
-  timing.table(f'{a.steps} steps of a residual MLP, depth {a.depth}, width {a.width}, batch {a.batch}', times, '1 seed',
+  timing.table(f'{a.steps} steps of a {a.kind} network, depth {a.depth}, width {a.width}, batch {a.batch}', times, '1 seed',
                speed)
 
 
