@@ -68,12 +68,28 @@ def rounded(value: Any) -> Any:
 
 
 def compose(claim: spec_lib.Claim, rows: Sequence[Mapping], registered: Mapping, provenance: Mapping) -> dict:
-  """The record of a claim from its rows, judged."""
-  rows = rounded(sorted(rows, key=lambda r: (r['seed'], list(claim.arms).index(r['arm']))))
+  """The record of a claim from its rows, judged; a large one loses curves of later seeds, then metrics nobody judges."""
+  rows, order = rounded(rows), list(claim.arms)
+  rows = sorted(rows, key=lambda r: (r['seed'], order.index(r['arm'])))
+  record = _composed(claim, rows, registered, provenance)
+  seeds = len({r['seed'] for r in rows})
+  while len(dump(record).encode()) > LIMIT and seeds:
+    seeds //= 2
+    rows = [{k: v for k, v in r.items() if k != 'curve' or r['seed'] < seeds} for r in rows]
+    record = _composed(claim, rows, registered, provenance)
+  if len(dump(record).encode()) > LIMIT:
+    judged = {a['metric'] for a in (*claim.assertions.values(), *claim.controls.values())}
+    judged |= {claim.sane['metric']} if claim.sane else set()
+    keep = lambda name: any(name == m or name.startswith((f'{m}_error_', f'{m}_scale_')) for m in judged)
+    rows = [{**r, 'metrics': {n: v for n, v in r['metrics'].items() if keep(n)}} for r in rows]
+    record = _composed(claim, rows, registered, provenance)
+  return record
+
+
+def _composed(claim, rows, registered, provenance) -> dict:
   judged = judge_lib.judge(claim, rows)
-  paper = {k: v for k, v in claim.paper.items()}
   return {'schema': 1, 'id': claim.id, 'system': claim.system, 'family': claim.family, 'title': claim.title,
-          'claim': claim.sentence, 'paper': paper,
+          'claim': claim.sentence, 'paper': dict(claim.paper),
           'registered': {'spec_hash': claim.hash, 'alpha': inference.ALPHA, 'looks': list(claim.looks),
                          'stage': 'full' if claim.scale == 'full' else 'claim', 'amends': claim.amends, **registered},
           'assertions': judged.assertions, 'gates': judged.gates, 'verdict': judged.verdict,
@@ -89,17 +105,10 @@ def dump(record: Mapping) -> str:
 
 
 def save(folder: Folder, record: Mapping) -> pathlib.Path:
-  """Writes a record, complete or not at all; curves of later seeds are left out until it is small enough."""
-  record, seeds = dict(record), sorted({r['seed'] for r in record['runs']})
-  text = dump(record)
-  while len(text.encode()) > LIMIT and any('curve' in r for r in record['runs']):
-    seeds = seeds[:len(seeds) // 2]
-    record['runs'] = [{k: v for k, v in r.items() if k != 'curve' or r['seed'] in seeds} for r in record['runs']]
-    record['provenance'] = {**record['provenance'], 'rows_hash': spec_lib.digest(record['runs'])}
-    text = dump(record)
+  """Writes a record, complete or not at all."""
   path = folder.record(record['id'], record['registered']['stage'])
   path.parent.mkdir(parents=True, exist_ok=True)
-  files.write(path, text.encode())
+  files.write(path, dump(record).encode())
   return path
 
 

@@ -330,7 +330,7 @@ def provenance(plan: Plan, rows: Iterable[Mapping]) -> dict[str, Any]:
   rows, device = list(rows), jax.devices()[0]
   claim, code = plan.claim, plan.code
   path = pathlib.Path(claim.path)
-  here = record_lib.git('status', '--porcelain', '--', 'aspects', 'experiments', 'configs', at=pathlib.Path.cwd())
+  here = record_lib.git('status', '--porcelain', '--untracked-files=no', '--', 'aspects', 'experiments', 'configs', at=pathlib.Path.cwd())
   return {'code_hash': spec_lib.digest({a: c.code_hash for a, c in code.items()}), 'dirty': bool(here),
           'code': {a: c.code_hash for a, c in code.items()}, 'data': dict(plan.data),
           'data_hash': spec_lib.digest(dict(plan.data)),
