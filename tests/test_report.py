@@ -134,7 +134,7 @@ def test_the_summary_says_the_numbers_of_the_data(path):
 @pytest.mark.parametrize('value, text', [(0.12345, '0.123'), (0.97, '0.970'), (-2.5, '−2.50'), (123.4, '123'),
                                          (1234567, '1,234,567'), (np.nan, 'not defined'), (0., '0.00'), (80, '80')])
 def test_numbers_have_three_digits(value, text):
-  shown = str(page.number(value))
+  shown = str(values.number(value))
   assert shown.split('>')[1].split('<')[0] == text
   np.testing.assert_equal(float(re.search('value="(.*?)"', shown)[1]), value)
 

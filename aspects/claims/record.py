@@ -68,7 +68,7 @@ def rounded(value: Any) -> Any:
 
 
 def compose(claim: spec_lib.Claim, rows: Sequence[Mapping], registered: Mapping, provenance: Mapping) -> dict:
-  """The record of a claim from its rows, judged; a large one loses curves of later seeds, then metrics nobody judges."""
+  """The record of a claim, judged from its rows; a large one loses curves of later seeds, then unjudged metrics."""
   rows, order = rounded(rows), list(claim.arms)
   rows = sorted(rows, key=lambda r: (r['seed'], order.index(r['arm'])))
   record = _composed(claim, rows, registered, provenance)

@@ -72,9 +72,12 @@ def plan(claim: spec_lib.Claim) -> Plan:
     procedure(claim, name)
     if 'net' in config:
       study.check(bare(claim, name, (0,)), f'arms.{name}: ')
-  kinds = {name: type(procedure(claim, name)) for name in claim.arms}
-  return Plan(claim, {n: closure.of_arm(claim.arm(n), kinds[n]) for n in claim.arms},
-              {n: data_hash(claim.arms[n]) for n in claim.arms})
+  return Plan(claim, code(claim), {n: data_hash(claim.arms[n]) for n in claim.arms})
+
+
+def code(claim: spec_lib.Claim) -> dict[str, closure.Code]:
+  """The code that each arm reaches."""
+  return {name: closure.of_arm(claim.arm(name), type(procedure(claim, name))) for name in claim.arms}
 
 
 def procedure(claim: spec_lib.Claim, arm: str):
@@ -330,7 +333,8 @@ def provenance(plan: Plan, rows: Iterable[Mapping]) -> dict[str, Any]:
   rows, device = list(rows), jax.devices()[0]
   claim, code = plan.claim, plan.code
   path = pathlib.Path(claim.path)
-  here = record_lib.git('status', '--porcelain', '--untracked-files=no', '--', 'aspects', 'experiments', 'configs', at=pathlib.Path.cwd())
+  here = record_lib.git('status', '--porcelain', '--untracked-files=no', '--', 'aspects', 'experiments', 'configs',
+                        at=pathlib.Path.cwd())
   return {'code_hash': spec_lib.digest({a: c.code_hash for a, c in code.items()}), 'dirty': bool(here),
           'code': {a: c.code_hash for a, c in code.items()}, 'data': dict(plan.data),
           'data_hash': spec_lib.digest(dict(plan.data)),

@@ -102,7 +102,7 @@ def find(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def choose(what: str, root: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The configs meant by `all`, a family, a system, an id `system/1`, the path of a config, or several of these by comma.
+  """The configs meant by `all`, a family, a system, an id `system/1`, a path, or several of these by comma.
 
   Raises:
     ValueError: nothing is called so; names the nearest."""

@@ -1,4 +1,7 @@
 """A run's page: figures of its results and one self-contained HTML file."""
-from aspects.report.page import render
 
-__all__ = ['render']
+
+def render(tree, path):
+  """Writes the page of `tree` to `path`: `page.render`, which is imported here as matplotlib takes its time."""
+  from aspects.report import page
+  page.render(tree, path)

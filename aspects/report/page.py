@@ -29,7 +29,7 @@ def render(tree, path):
     ValueError: a variable names a null that its Dataset lacks."""
   environment = jinja2.Environment(loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent), autoescape=True,
                                    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-  environment.filters |= {'number': number, 'pretty': lambda x: json.dumps(x, indent=1, default=str)}
+  environment.filters |= {'number': values.number, 'pretty': lambda x: json.dumps(x, indent=1, default=str)}
   html = environment.get_template('page.html').render(attrs=tree.attrs, variants=tree.children, measures=gather(tree),
                                                       finding=finding, last=last, shown=shown)
   files.write(path, html.encode())
@@ -97,13 +97,6 @@ def svg(fig, prefix):
   used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
   text = re.sub(r' id="([^"]*)"(?=[^<>]*>)', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else '', text)
   return Markup(re.sub(r'(url\(#|href="#)(?=[^<>]*>)', rf'\g<1>{prefix}', text))
-
-
-def number(x):
-  """`x` with three digits, whole if it is an integer, and in full as machine-readable value."""
-  text = f'{x:,.0f}' if abs(x) >= 1000 or isinstance(x, int) else f'{x:#.3g}'.rstrip('.')
-  text = text.replace('-', '\N{MINUS SIGN}') if np.isfinite(x) else 'not defined'
-  return Markup('<data value="{}">{}</data>').format(repr(float(x)), text)
 
 
 def last(da):

@@ -4,6 +4,7 @@ A variable has the leading dims `seed` and `step` (either may be absent), then a
 `rank`; its attributes `long_name`, `units`, `figure`, `null`, `null_label`, `limits` say how it is shown."""
 from typing import NamedTuple
 
+from markupsafe import Markup
 import numpy as np
 
 from aspects import inference
@@ -92,3 +93,10 @@ def is_untrained(steps, k):
 
 def step_name(steps, k):
   return 'untrained' if is_untrained(steps, k) else f'step {steps[k]:,}'
+
+
+def number(x):
+  """`x` with three digits, whole if it is an integer, and in full as machine-readable value."""
+  text = f'{x:,.0f}' if abs(x) >= 1000 or isinstance(x, int) else f'{x:#.3g}'.rstrip('.')
+  text = text.replace('-', '\N{MINUS SIGN}') if np.isfinite(x) else 'not defined'
+  return Markup('<data value="{}">{}</data>').format(repr(float(x)), text)

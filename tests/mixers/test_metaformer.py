@@ -1,4 +1,4 @@
-"""The claim's networks against the skeleton written out, their budgets, and what the assertions would make of results."""
+"""The claim's networks against the skeleton written out, their budgets, and what the assertions make of results."""
 import pathlib
 
 import jax
@@ -41,7 +41,7 @@ def mlp(p, x):
 
 
 def skeleton(params, x, mixer=True, channel=True, residual=True):
-  """The stream [16, D] through all blocks: Y = X + s Mixer(Norm(X)), Z = Y + s MLP(Norm(Y)), without what is left out."""
+  """The stream [16, D] through all blocks: Y = X + s Mixer(Norm(X)), Z = Y + s MLP(Norm(Y)), less what is left out."""
   parts = [('mixer', lambda p, h: pooled(h))] * mixer + [('channel', lambda p, h: mlp(p['channel'], h))] * channel
   for layer in range(4):
     p = jax.tree.map(lambda leaf: np.float64(leaf)[layer], params['stage_0']['block'])

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from aspects.claims.gallery import pages
-from aspects.report import page
+from aspects.report import values
 
 HERE = pathlib.Path(__file__).parent
 FILES = ('gallery.css', 'gallery.js')
@@ -95,7 +95,7 @@ def number(x) -> Markup:
   if not isinstance(x, (int, float)):
     return escape(x)
   return Markup(POWER.sub(lambda m: f'\N{HAIR SPACE}×\N{HAIR SPACE}10<sup>{m[1].replace("+", "")}{m[2]}</sup></data>',
-                          str(page.number(x))))
+                          str(values.number(x))))
 
 
 def cite(text) -> Markup:
