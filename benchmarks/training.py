@@ -1,6 +1,7 @@
 """Training steps a second, one seed and sixteen: `python -m benchmarks.training [--kind residual]`.
 
-Sixteen seeds are one program: their price is a question of how much of one seed's step is work. The limit is the time of the operations of a step (six a parameter and row) in square products.
+Sixteen seeds are one program: their price is a question of how much of one seed's step is work. The limit is the
+time of the operations of a step (six a parameter and row) in square products.
 """
 import argparse
 
@@ -39,7 +40,8 @@ def main():
   times = timing.rounds({**candidates, 'limit: operations of one seed': limit}, a.repeats)
   times['limit: operations of one seed'] *= limit.scale
   speed = {name: f'{a.steps / float(sorted(t)[len(t) // 2]):.0f} steps/s' for name, t in times.items()}
-  timing.table(f'{a.steps} steps of a {a.kind} network, depth {a.depth}, width {a.width}, batch {a.batch}', times, '1 seed',
+  title = f'{a.steps} steps of a {a.kind} network, depth {a.depth}, width {a.width}, batch {a.batch}'
+  timing.table(title, times, '1 seed',
                speed)
 
 

@@ -64,8 +64,7 @@ def shown(ds):
 def headline(ds):
   """The variable that speaks for a Dataset: as it says, else its first curve, else its first; None if it has none."""
   curves = [k for k in shown(ds) if values.plan(ds[k])[0] == 'curve']
-  named = ds.attrs.get('headline')
-  return named if named in ds else next(iter(curves + shown(ds)), None)
+  return ds.attrs['headline'] if ds.attrs.get('headline') in ds else next(iter(curves + shown(ds)), None)
 
 
 def over_training(ds):
@@ -111,8 +110,7 @@ def finding(ds):
 
   A similarity of all pairs of sites is summarised by its lowest pair and its mean, other variables by their highest
   place, the first and the last. None if there is nothing to say."""
-  key = headline(ds)
-  if key is None:
+  if (key := headline(ds)) is None:
     return None
   da, (kind, axes) = ds[key], values.plan(ds[key])
   axes = axes if kind == 'map' else [d for d in axes if d == 'site'] or axes[:1]

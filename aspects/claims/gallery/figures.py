@@ -1,4 +1,4 @@
-"""The figures of a claim: strip, interval, paired lines, errors of an identity, curves; drawn from what `view` finds."""
+"""The figures of a claim: strip, interval, paired lines, errors of an identity, curves; drawn of what `view` finds."""
 from markupsafe import Markup
 import numpy as np
 

@@ -54,7 +54,7 @@ def _check(records, out):
   for record in records:
     id = record['id']
     if not re.fullmatch(r'[a-z0-9-]+/[0-9]+', id):
-      raise ValueError(f'id {id!r} is not system/number, in small letters, digits and hyphens; a page is named after it')
+      raise ValueError(f'id {id!r} is not system/number, in small letters, digits and hyphens: the name of its page')
     if id in seen:
       raise ValueError(f'two records are called {id!r}; a claim has one record at a scale, pass the other in `small`')
     seen.add(id)
