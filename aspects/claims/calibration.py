@@ -121,9 +121,8 @@ def null_audit(claim: spec_lib.Claim, name: str, values: np.ndarray, draws: int)
 
 def power(claim: spec_lib.Claim, name: str, values: np.ndarray, draws: int) -> list[dict]:
   """Share of holds with effects of 0 to 2 sd planted above tau, beside that in normal noise of the same sd."""
-  rng, n, at = np.random.default_rng(inference.arm_seed(claim.id, TUNING)), claim.looks[-1],
-  edge(claim.assertions[name])
-  sd, out = values.std() * np.sqrt(2), []
+  rng, n = np.random.default_rng(inference.arm_seed(claim.id, TUNING)), claim.looks[-1]
+  at, sd, out = edge(claim.assertions[name]), values.std() * np.sqrt(2), []
   noises = {'holds': lambda: np.subtract(*rng.choice(values, (2, n))), 'holds_normal': lambda: sd * rng.normal(size=n)}
   for effect in EFFECTS:
     row = {'effect_sd': effect}
