@@ -62,11 +62,13 @@ def test_the_parameters_do_not_depend_on_the_layer(case):
   variables, apply, _ = norm(case)
   fresh = jax.eval_shape(plugin.build('norms', SPECS[case]).init, jax.random.key(0), stream(1), None)
   assert jax.tree.structure(fresh) == jax.tree.structure(variables)
+  x = stream(1) * 100                                # far above epsilon
   for layer in (0, 1, 30):
-    y = np.asarray(apply(variables, stream(1), jnp.asarray(layer)))
-    ratio = y / np.asarray(apply(variables, stream(1), None))
-    np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-5)      # a layer may be scaled, as a whole
-    assert 0 < ratio.flat[0] <= 1 + 1e-6
+    y = np.asarray(apply(variables, x, jnp.asarray(layer)))
+    base = np.asarray(apply(variables, x, None))
+    ratio = (y * base).sum() / (base * base).sum()
+    np.testing.assert_allclose(y, ratio * base, atol=1e-5)           # a layer may be scaled, as a whole
+    assert 0 < ratio <= 1 + 1e-6
 
 
 @each

@@ -48,6 +48,15 @@ def normed(case, params, name, x):
   return module.apply({'params': params['residual'][name]}, x, jnp.asarray(LAYER))
 
 
+def wirings(case, params, slot, acts):
+  """[(what the sublayer reads, what it writes)]: a second norm stands on what is written, or beside the first."""
+  stream = acts['resid_mid'] if slot == 'channel' and 'resid_mid' in acts else acts['resid_pre']
+  first, raw, second = normed(case, params, f'{slot}_norm', stream), acts[f'{slot}_raw'], f'{slot}_norm_out'
+  if second not in params['residual']:
+    return [(first, raw)]
+  return [(first, normed(case, params, second, raw)), (normed(case, params, second, first), raw)]
+
+
 @each
 def test_the_stream_is_the_sum_of_what_is_added(case):
   _, out, acts = whole(case)
@@ -69,8 +78,11 @@ def test_the_norms_stand_where_the_sites_say(case):
     np.testing.assert_array_equal(acts['mixer_in'], acts['resid_pre'])
     np.testing.assert_array_equal(acts['channel_in'], acts['resid_mid'])
   else:
-    pairs = (('mixer_norm', 'resid_pre', 'mixer_in'),
-             ('channel_norm', 'resid_mid' if 'resid_mid' in acts else 'resid_pre', 'channel_in'))
+    pairs = ()
+    for slot in ('mixer', 'channel'):
+      read = [np.allclose(acts[f'{slot}_in'], first, rtol=1e-6, atol=1e-6) for first,
+              _ in wirings(case, params, slot, acts)]
+      assert sum(read) == 1, f'{slot}_in is what {sum(read)} of {len(read)} wirings give'
   for name, before, after in pairs:
     np.testing.assert_allclose(normed(case, params, name, acts[f'{before}']), acts[f'{after}'], atol=1e-6)
 
@@ -90,8 +102,9 @@ def test_what_is_added_is_raw_through_norm_and_branch(case):
   params, _, acts = whole(case)
   for slot in ('mixer', 'channel'):
     y = acts[f'{slot}_raw']
-    if f'{slot}_norm_out' in params['residual']:
-      y = normed(case, params, f'{slot}_norm_out', y)
+    if 'channel_sum' not in acts:
+      y, = (written for read, written in wirings(case, params, slot, acts)
+            if np.allclose(acts[f'{slot}_in'], read, rtol=1e-6, atol=1e-6))
     if COMBINATIONS[case][2]:
       branch = plugin.build('branches', COMBINATIONS[case][2], depth=4)
       y = branch.apply({'params': params['residual'].get(f'{slot}_branch', {})}, y, jnp.asarray(LAYER))
