@@ -4,7 +4,9 @@ Host side, numpy and scipy in float64. A value that is not finite is an error, n
 that diverged takes the worst value before it comes here. One seed has an estimate and no interval
 (NaN). `alpha` is one-sided everywhere, so that .025 is the two-sided 95 % interval. S seeds,
 K items (layers, conditions), `...` axes that are carried along."""
+import collections
 import functools
+import math
 import zlib
 from typing import Callable, NamedTuple, Sequence
 
@@ -44,9 +46,16 @@ class Trend(NamedTuple):
 
 
 class Ceiling(NamedTuple):
-  """The best possible model of the data scores between these (Nili et al. 2014)."""
-  lower: float
-  upper: float
+  """The best possible model of the data scores between these (Nili et al. 2014): or Intervals."""
+  lower: float | Interval
+  upper: float | Interval
+
+
+class Moments(NamedTuple):
+  """Mean, standard deviation and skewness of a null distribution, each [...]; no skewness where sd is 0."""
+  mean: np.ndarray
+  sd: np.ndarray
+  skewness: np.ndarray
 
 
 def _sample(values, axis=0):
@@ -145,6 +154,132 @@ def permutation_null(statistic: Callable, n: int, *, draws: int = 1000,
   return np.stack([np.asarray(statistic(rng.permutation(n)), np.float64) for _ in range(draws)])
 
 
+def gram_null(left, right, *, draws: int = 1000, seed: int = 0) -> np.ndarray:
+  """sum_ij left[l]_ij right[m]_p(i)p(j) for random permutations p -> [draws, L, M].
+
+  The permutation null of every HSIC, CKA or RV coefficient of layers whose rows are shuffled:
+  centring, U-centring and norms commute with p, so that a draw is one index and one product. All
+  pairs of a draw share p, so that layers of one network stay as dependent as they are, for
+  `p_best`. The draws of p are those of `permutation_null`.
+
+  Args: left [L, n, n], right [M, n, n], symmetric, as an estimator prepared them (aspects.nn.hsic);
+    scale the result as the observed inner products.
+  Raises ValueError for shapes that do not fit."""
+  left, right = _grams(left, 'left'), _grams(right, 'right')
+  n = left.shape[-1]
+  if right.shape[-1] != n:
+    raise ValueError(f'left has {n} rows and right {right.shape[-1]}; give Gram matrices of the same rows')
+  i, j = np.triu_indices(n)
+  half = left[:, i, j] * np.where(i == j, 1., 2.)
+  entries = np.ascontiguousarray(right.reshape(len(right), -1).T)   # an index moves M values at once
+  size = max(2 ** 15 // len(right), 1)               # what is moved stays in a core's cache
+  starts = range(0, len(i), size)
+  parts, buffer = [np.ascontiguousarray(half[:, s:s + size]) for s in starts], np.zeros((size, len(right)))
+  def draw(p):
+    index, total = p[i] * n + p[j], 0.
+    for s, part in zip(starts, parts):               # mode clip: straight into the buffer
+      total = total + part @ entries.take(index[s:s + size], axis=0, out=buffer[:part.shape[1]], mode='clip')
+    return total
+  return permutation_null(draw, n, draws=draws, seed=seed)
+
+
+def _grams(values, name):
+  x = np.asarray(values, np.float64)
+  if x.ndim != 3 or x.shape[1] != x.shape[2]:
+    raise ValueError(f'{name} of shape {x.shape} is not [layers, n, n]; give a stack of Gram matrices')
+  return x
+
+
+def gram_moments(left, right) -> Moments:
+  """Exact moments [L, M] of what `gram_null` draws, over all n! permutations, from n = 3 on.
+
+  For symmetric matrices whose rows sum to 0, as centred and U-centred ones do (Kazi-Aoual et al.
+  1995). With their traces removed the mean is 0, and the moment of order k is the sum, over the
+  ways in which 2k indices coincide, of the products of both matrices' sums over unlike indices.
+  Raises ValueError for other shapes."""
+  left, right = _grams(left, 'left'), _grams(right, 'right')
+  n = left.shape[-1]
+  traces = [np.trace(x, axis1=1, axis2=2) for x in (left, right)]
+  plane = (np.eye(n) - 1 / n) / (n - 1)                # of trace 1; a permutation leaves it as it is
+  sums = [_graphs(x - t[:, None, None] * plane) for x, t in zip((left, right), traces)]
+  second, third = (_power(*sums, n, order) for order in (2, 3))
+  sd = np.sqrt(np.maximum(second, 0))
+  return Moments(np.outer(*traces) / (n - 1), sd, np.where(sd > 0, third / np.where(sd > 0, sd, 1) ** 3, 0.))
+
+
+def _graphs(x):
+  """{(loops, degrees): [L]}: sums over all indices of products of 2 or 3 entries, their edges.
+
+  Where an index occurs once, or a trace is a factor, the sum is 0 and left out."""
+  diagonal = lambda y: np.diagonal(y, axis1=1, axis2=2)
+  d, square, product = diagonal(x), x ** 2, x @ x
+  return {(0, (2, 2)): square.sum((1, 2)), (2, (4,)): (d ** 2).sum(1),
+          (0, (2, 2, 2)): (product * x).sum((1, 2)), (0, (3, 3)): (square * x).sum((1, 2)),
+          (1, (2, 4)): (diagonal(product) * d).sum(1), (2, (3, 3)): ((x @ d[..., None])[..., 0] * d).sum(1),
+          (3, (6,)): (d ** 3).sum(1)}
+
+
+def _power(left, right, n, order):
+  """The mean of the `order`-th power [L, M] from the sums of both sides."""
+  blocks, turn = _unlike(order)
+  sides = [sum(np.outer(turn[g], side[g]) for g in turn) for side in (left, right)]
+  ways = np.array([max(math.perm(n, b), 1) for b in blocks])    # fewer rows than blocks: the sums are 0
+  return (sides[0] / ways[:, None]).T @ sides[1]
+
+
+@functools.cache
+def _unlike(order):
+  """Sums over unlike indices from those over all: blocks [P] of each partition of 2 order indices, {graph: [P]}.
+
+  Moebius inversion over the coarser partitions (Rota 1964)."""
+  partitions = [()]
+  for _ in range(2 * order):
+    partitions = [(*p, b) for p in partitions for b in range(max(p, default=-1) + 2)]
+  graph = lambda p: (sum(a == b for a, b in zip(p[::2], p[1::2])),
+                     tuple(sorted(collections.Counter(p).values())))
+  known = set(_graphs(np.zeros((1, 1, 1))))
+  turn = {g: np.zeros(len(partitions)) for g in map(graph, partitions) if g in known}
+  for row, p in enumerate(partitions):
+    for q in (q for q in partitions if graph(q) in turn):
+      joined = dict(zip(p, q))
+      if len(joined) == len(set(zip(p, q))):            # q is coarser than p
+        sizes = collections.Counter(joined.values()).values()
+        turn[graph(q)][row] += math.prod((-1) ** (m - 1) * math.factorial(m - 1) for m in sizes)
+  return [len(set(p)) for p in partitions], turn
+
+
+def p_moments(observed, moments: Moments) -> np.ndarray:
+  """Approximate upper p [...] by the Pearson type III law of these moments (Josse, Pages & Husson 2008).
+
+  A check of permutations, and an extrapolation below 1 / (1 + draws). Where sd is 0 the p is 1."""
+  spread = np.where(moments.sd > 0, moments.sd, 1)
+  p = stats.pearson3.sf((np.asarray(observed, np.float64) - moments.mean) / spread, moments.skewness)
+  return np.where(moments.sd > 0, p, 1.)
+
+
+def threshold(null, alpha: float) -> np.ndarray:
+  """What `observed` exceeds exactly where its `p_value` is at most `alpha`: null [draws, ...] -> [...].
+
+  Raises:
+    ValueError: fewer draws than 1 / alpha - 1, with which no p is that small."""
+  x = np.sort(_sample(null), axis=0)[::-1]
+  above = math.floor(alpha * (1 + len(x)) * (1 + TIE)) - 1
+  if not 0 <= above < len(x):
+    raise ValueError(f'alpha {alpha} with {len(x)} draws: no p is that small, or all are; '
+                     f'give alpha in (0, 1) and at least {math.ceil(1 / min(max(alpha, TIE), 1)) - 1} draws')
+  return x[above]
+
+
+def calibrated(observed, null, *, alpha: float | None = None, most: float = 1.) -> np.ndarray:
+  """Scores [...] on a scale where chance is 0 and the largest possible score, `most`, is 1: (s - c) / (most - c).
+
+  c is the mean of the null [draws, ...], as in the adjusted Rand index (Hubert & Arabie 1985), or
+  with `alpha` its `threshold`: positive exactly where p <= alpha (Groger et al. 2026,
+  arXiv:2602.14486, who clamp at 0). Nothing is clamped here. NaN where chance scores `most`."""
+  chance = _sample(null).mean(0) if alpha is None else threshold(null, alpha)
+  return (np.asarray(observed, np.float64) - chance) / np.where(chance == most, np.nan, most - chance)
+
+
 def p_value(observed, null) -> np.ndarray:
   """(1 + #{null >= observed}) / (1 + draws) per entry (Phipson & Smyth 2010, arXiv:1603.05766).
 
@@ -204,6 +339,20 @@ def _quantiles(ordered, level):
   a, b = (np.take_along_axis(ordered, i[None], 0)[0]
           for i in (below, np.minimum(below + 1, len(ordered) - 1)))
   return a + (b - a) * (position - below)
+
+
+def jackknife(values, statistic: Callable, *, alpha: float = ALPHA) -> Interval:
+  """Student's interval of `statistic(values [S, ...])`, its error from S values without one entry.
+
+  For smooth functions of all entries together (Tukey 1958). Fewer than three entries: bounds are
+  NaN. Raises ValueError as `interval`."""
+  x = _sample(values)
+  n, estimate = len(x), np.asarray(statistic(x), np.float64)
+  if n < 3:
+    return Interval(estimate, *np.full((2, *estimate.shape), np.nan))
+  without = np.stack([statistic(np.delete(x, i, 0)) for i in range(n)])
+  half = stats.t.ppf(1 - alpha, n - 1) * np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0))
+  return Interval(estimate, estimate - half, estimate + half)
 
 
 def null_cka(widths, n: int) -> np.ndarray:
@@ -282,10 +431,17 @@ def split_half(values, *, splits: int = 100, seed: int = 0) -> float:
 
   An odd S leaves one seed out of each split. Raises ValueError for fewer than two seeds."""
   x = _curves(values)
-  half, rng = len(x) // 2, np.random.default_rng(seed)
-  parts = x[np.stack([rng.permutation(len(x)) for _ in range(splits)])]     # [splits, S, K]
-  a, b = (_unit(part.mean(1)) for part in (parts[:, :half], parts[:, half:2 * half]))
-  return float(spearman_brown((a * b).sum(-1).mean(), factor=len(x) / half))
+  return float(_reliability(x, len(x), splits, seed))
+
+
+def _reliability(x, size, splits=20, seed=0):
+  """[..., S, K] -> [...]: of the mean of `size` seeds."""
+  seeds, rng, total = x.shape[-2], np.random.default_rng(seed), 0.
+  for _ in range(splits):
+    order = rng.permutation(seeds)[:seeds // 2 * 2].reshape(2, -1)
+    a, b = (_unit(x[..., half, :].mean(-2)) for half in order)
+    total = total + (a * b).sum(-1)
+  return spearman_brown(total / splits, factor=size / (seeds // 2))
 
 
 def ceiling(values, *, kind: str = 'pearson') -> Ceiling:
@@ -293,13 +449,44 @@ def ceiling(values, *, kind: str = 'pearson') -> Ceiling:
 
   Seeds are standardised (spearman: ranked) before they are averaged (Nili et al. 2014,
   doi:10.1371/journal.pcbi.1003553). Raises ValueError for one seed or another kind."""
+  return Ceiling(*(float(bound) for bound in _agreement(_curves(values), kind).mean(-1)))
+
+
+def _agreement(x, kind):
+  """[..., S, K] -> [..., 2, S]: each seed with the mean of the others, and of all."""
   scores = {'pearson': _unit, 'spearman': lambda x: stats.rankdata(x, axis=-1)}
   if kind not in scores:
     raise ValueError(f'unknown kind {kind!r}; one of {list(scores)}')
-  each = scores[kind](_curves(values))
-  total = each.sum(0, keepdims=True)      # of ranks, not of unit ranks: ties must stay exact
+  each = scores[kind](x)
+  total = each.sum(-2, keepdims=True)     # of ranks, not of unit ranks: ties must stay exact
   pools = [_unit(scores[kind](pool)) for pool in (total - each, total)]
-  return Ceiling(*(float((_unit(each) * pool).sum(-1).mean()) for pool in pools))
+  return np.stack([(_unit(each) * pool).sum(-1) for pool in pools], -2)
+
+
+def reliability(values, *, over: str = 'items', **options) -> Interval:
+  """`split_half` of [S, K] over 20 splits, with an interval as in `noise_ceiling`."""
+  x = _curves(values)
+  return _interval_over(x, lambda x: _reliability(x, len(values)), over, options)
+
+
+def noise_ceiling(values, *, kind: str = 'pearson', over: str = 'items', **options) -> Ceiling:
+  """`ceiling` of [S, K] whose bounds are Intervals.
+
+  `over` items: K exchangeable items, as conditions or pairs are: a `bootstrap` of items, which
+  covers 90 to 93 % where 95 % are asked from K = 20 on. `over` seeds: K fixed items, as layers are,
+  and S exchangeable seeds: a `jackknife`, for a seed beside its own copy would raise the ceiling.
+  `options` are those of the two. Raises ValueError for another."""
+  found = _interval_over(_curves(values), lambda x: _agreement(x, kind).mean(-1), over, options)
+  return Ceiling(*(Interval(*bound) for bound in zip(*found)))
+
+
+def _interval_over(x, statistic, over, options):
+  """Interval of `statistic([..., S, K])`, a function of the last two axes."""
+  if over not in ('items', 'seeds'):
+    raise ValueError(f"unknown axis {over!r}; 'items' or 'seeds'")
+  if over == 'seeds':
+    return jackknife(x, statistic, **options)
+  return bootstrap(x.T, lambda x, axis: statistic(np.moveaxis(x, axis, -1)), **options)
 
 
 def fisher(r, n: int, *, alpha: float = ALPHA, rank: bool = False) -> Interval:
@@ -320,18 +507,25 @@ def rank_correlation(curves, order) -> np.ndarray:
   return _unit(stats.rankdata(_sample(curves), axis=1)) @ _unit(stats.rankdata(_sample(order)))
 
 
+def rank_z(rho, points: int) -> np.ndarray:
+  """Fisher's z of rank correlations of `points` values.
+
+  z of 1 is infinite, so |rho| goes at most halfway from 1 to 1 - 12 / (K^3 - K), the value of one
+  swapped pair."""
+  most = 1 - 6 / (points ** 3 - points)
+  return np.arctanh(np.clip(rho, -most, most))
+
+
 def trend(curves, *, order=None, alpha: float = ALPHA) -> Trend:
   """Rank correlation of each seed's curve [S, K] with `order` [K] (0..K-1); t-interval in z.
 
-  A constant curve has rho 0. z of 1 is infinite, so for z |rho| goes at most halfway from 1 to
-  1 - 12 / (K^3 - K), the value of one swapped pair. Raises ValueError for fewer than 3 points."""
+  A constant curve has rho 0. Raises ValueError for fewer than 3 points."""
   x = _sample(curves)
   order = np.arange(x.shape[-1]) if order is None else _sample(order)
   if x.ndim != 2 or x.shape[1] < 3 or order.shape != x.shape[1:]:
     raise ValueError(f'curves {x.shape}, order {order.shape}: give [seeds, K] and [K], K >= 3')
   rho = rank_correlation(x, order)
-  most = 1 - 6 / (x.shape[1] ** 3 - x.shape[1])
-  z = interval(np.arctanh(np.clip(rho, -most, most)), alpha=alpha)
+  z = interval(rank_z(rho, x.shape[1]), alpha=alpha)
   return Trend(rho, *(float(np.tanh(bound)) for bound in z))
 
 

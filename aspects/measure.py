@@ -52,9 +52,40 @@ def network_inputs(net, batch: Mapping[str, Any]) -> tuple[tuple, dict]:
   return (batch['input'],), ({'mask': batch['mask']} if takes_mask else {})
 
 
+def _survey(net, variables, batch, modules: bool | None, call) -> dict[str, jax.ShapeDtypeStruct]:
+  """The sites of a network, or of several as `network:site`."""
+  if isinstance(net, Mapping):
+    return {f'{name}:{site}': spec for name, one in net.items()
+            for site, spec in _survey(one, variables[name], batch, modules, call).items()}
+  inputs, kwargs = network_inputs(net, batch)
+  return sites_lib.survey(net, variables, *inputs, modules=modules, **kwargs, **call).specs
+
+
+def _recorded(net, variables, batch, record, edits, call):
+  """(outputs, {site: value}) of a network, or of several on the same batch; networks of one kind share a program."""
+  if not isinstance(net, Mapping):
+    inputs, kwargs = network_inputs(net, batch)
+    return sites_lib.record_sites(net, variables, inputs, tuple(record), dict(edits), {**kwargs, **call})
+  if edits:
+    raise ValueError('several networks cannot be edited together; measure each on its own')
+  asked = {name: tuple(s.split(':', 1)[1] for s in record if s.split(':', 1)[0] == name) for name in net}
+  names, nets = list(net), list(net.values())
+  alike = len({jax.tree.structure(variables[n]) for n in names}) == len(set(asked.values())) == 1
+  if len(names) > 1 and alike and all(one == nets[0] for one in nets):
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(variables[n] for n in names))
+    one = lambda v: _recorded(nets[0], v, batch, asked[names[0]], {}, call)
+    # One network after another: the program is as large as that of one.
+    out, acts = jax.lax.map(one, stacked)
+    parts = {n: jax.tree.map(lambda x, i=i: x[i], (out, dict(acts))) for i, n in enumerate(names)}
+  else:
+    parts = {n: _recorded(net[n], variables[n], batch, asked[n], {}, call) for n in names}
+  acts = {f'{n}:{s}': x for n in names for s, x in parts[n][1].items()}
+  return {n: parts[n][0] for n in names}, {s: acts[s] for s in record}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-  """Measures bound to a network: which sites are recorded and which statistics accumulate. Make it with `bind`."""
+  """Measures bound to a network, or several: which sites are recorded, which statistics accumulate. From `bind`."""
   net: Any
   measures: Mapping[str, Measure]
   specs: Mapping[str, jax.ShapeDtypeStruct]
@@ -68,10 +99,8 @@ class Program:
 
   def update(self, states: tuple, variables, batch) -> tuple:
     """One batch through the network and into every statistic; pure, to be compiled by the caller."""
-    inputs, kwargs = network_inputs(self.net, batch)
-    kwargs |= dict(self.call)
     def rerun(edits, record):
-      return sites_lib.record_sites(self.net, variables, inputs, tuple(record), dict(edits), kwargs)
+      return _recorded(self.net, variables, batch, record, edits, dict(self.call))
     acts = rerun({}, self.record)[1]
     return update_all(self.statistics, states, acts, batch, rerun)
 
@@ -115,20 +144,25 @@ def wire(measures: Mapping[str, Measure], specs) -> tuple[tuple, dict]:
 def bind(net, variables, batch: Mapping[str, Any], measures: Mapping[str, Measure], **call) -> Program:
   """Resolves what the measures need of `net` without running anything; `batch` and `variables` may be shapes.
 
+  Several networks, {name: net} with variables {name: variables}, read the same batches; their sites are `name:site`.
+
   Raises:
     ValueError: a site that does not exist, or a measure that does not fit the network; names the measure.
   """
-  inputs, kwargs = network_inputs(net, batch)
-  found = sites_lib.survey(net, variables, *inputs, **kwargs, **call)
+  if isinstance(net, Mapping) and (odd := [n for n in net if ':' in n or n not in variables] or [
+      n for n in variables if n not in net]):
+    raise ValueError(f'networks {list(net)} and variables {list(variables)} must have the same names, without a colon; '
+                     f'see {odd[0]!r}')
+  specs = _survey(net, variables, batch, None, call)
   try:
-    statistics, wiring = wire(measures, found.specs)
+    statistics, wiring = wire(measures, specs)
   except ValueError:
     # A site may be the output of a module without a tag; those are looked up only if asked for.
-    found = sites_lib.survey(net, variables, *inputs, modules=True, **kwargs, **call)
-    statistics, wiring = wire(measures, found.specs)
+    specs = _survey(net, variables, batch, True, call)
+    statistics, wiring = wire(measures, specs)
   used = {s for statistic in statistics for s in statistic.sites}
-  record = tuple(n for n in found.specs if n in used)
-  program = Program(net, dict(measures), found.specs, statistics, wiring, record, tuple(sorted(call.items())))
+  record = tuple(n for n in specs if n in used)
+  program = Program(net, dict(measures), specs, statistics, wiring, record, tuple(sorted(call.items())))
   jax.eval_shape(program.update, jax.eval_shape(program.init), variables, batch)
   return program
 
@@ -187,12 +221,40 @@ def _compiled(program: Program, seeds: int | None, own: bool):
 def measure_network(net, variables, stream, measures: Mapping[str, Measure] | Measure, **call):
   """Measures over a stream, for notebooks: {name: Dataset}, or one Dataset for one measure.
 
-  `stream` has `batch(step)` and a length (`data.Stream`). Further keywords go to `net.apply`.
+  Several networks are compared in one pass as {name: net} with {name: variables}; see `bind` and `between`. `stream`
+  has `batch(step)` and a length (`data.Stream`). Further keywords go to `net.apply`.
   """
   several = measures if isinstance(measures, Mapping) else {'measure': measures}
   program = bind(net, variables, stream.batch(0), several, **call)
   out = analyse(program, variables, stream.batch, len(stream))
   return out if isinstance(measures, Mapping) else out['measure']
+
+
+def between(values: xr.DataArray) -> xr.DataArray:
+  """`values` [site, other] of several networks, `network:site`, as [network, site, other_network, other].
+
+  Networks and sites stay in their order; NaN where a network lacks a site. `.sel(network=..., other_network=...)` is
+  the map of two networks.
+
+  Raises:
+    ValueError: the sites are those of one network."""
+  axes = {}
+  for dim in ('site', 'other'):
+    names = [str(n) for n in values[dim].values]
+    if not all(':' in n for n in names):
+      raise ValueError(f'{dim} {names[0]!r} is of one network; of several, sites are called network:site')
+    axes[dim] = [n.split(':', 1) for n in names]
+  order = {d: [list(dict.fromkeys(part)) for part in zip(*pairs)] for d, pairs in axes.items()}
+  shape = [len(part) for d in ('site', 'other') for part in order[d]]
+  lead = values.transpose(..., 'site', 'other')
+  out = np.full((*lead.shape[:-2], *shape), np.nan)
+  place = {d: tuple(np.array([order[d][k].index(pair[k]) for pair in axes[d]]) for k in (0, 1)) for d in axes}
+  rows, columns = (tuple(p[:, None] for p in place['site']), tuple(p[None] for p in place['other']))
+  out[..., rows[0], rows[1], columns[0], columns[1]] = lead.values
+  dims = ('network', 'site', 'other_network', 'other')
+  coords = dict(zip(dims, (*order['site'], *order['other'])))
+  coords |= {d: values[d].values for d in lead.dims[:-2] if d in values.coords}
+  return xr.DataArray(out, coords, (*lead.dims[:-2], *dims), values.name, values.attrs)
 
 
 def measure_arrays(measure: Measure, acts: Mapping[str, np.ndarray], labels: np.ndarray | None = None, *,

@@ -330,10 +330,14 @@ def _no_match(pattern: str, names: Iterable[str]) -> str:
 def select(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
   """The names that match any of `patterns` (globs, aliases, negative layers), in the order of `names`.
 
+  Of several networks names are `network:site`. A pattern without a network asks all that have such a site.
+
   Raises:
     ValueError: a pattern matches nothing; the message names the nearest sites.
   """
   names, chosen = list(names), set()
+  if names and all(':' in n for n in names):
+    return _select_of_networks((patterns,) if isinstance(patterns, str) else patterns, names)
   for pattern in (patterns,) if isinstance(patterns, str) else patterns:
     spelled = {n: n for n in names} | (_aliases(names) if _ALIAS.match(pattern) else {})
     wanted = _from_the_end(pattern, spelled)
@@ -341,6 +345,23 @@ def select(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     if not hits:
       raise ValueError(f'no site matches {pattern!r}; {_no_match(pattern, names)}')
     chosen.update(spelled[hit] for hit in hits)
+  return tuple(n for n in names if n in chosen)
+
+
+def _select_of_networks(patterns, names: list[str]) -> tuple[str, ...]:
+  own = {}
+  for name in names:
+    own.setdefault(name.split(':')[0], []).append(name.split(':', 1)[1])
+  chosen = set()
+  for pattern in patterns:
+    network, site = pattern.split(':', 1) if ':' in pattern else ('*', pattern)
+    asked = [n for n in own if fnmatch.fnmatchcase(n, network)]
+    if not asked:
+      raise ValueError(f'no network is called {network!r}; there are {", ".join(own)}')
+    hits = [n for n in asked if matches(site, own[n])]
+    if not hits:
+      select((site,), own[asked[0]])                 # raises, and names the nearest
+    chosen |= {f'{n}:{s}' for n in hits for s in select((site,), own[n])}
   return tuple(n for n in names if n in chosen)
 
 

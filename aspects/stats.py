@@ -11,9 +11,11 @@ How a tensor `[B, ..., D]` becomes rows `[N, D]` is its `pool`:
   first    the first position (a class token), N = B
   last     the last position that is not masked, N = B
   flatten  positions and units side by side, masked ones as zeros, N = B
+  sample k k positions of each example, drawn by a hash of its index, N = B * k: as `tokens`, for less
 """
 from concurrent import futures
 import os
+import re
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Protocol
 
 import jax
@@ -23,6 +25,7 @@ import threadpoolctl
 
 Array = jax.Array
 POOLS = ('tokens', 'mean', 'first', 'last', 'flatten')
+FOLDS = ('all', 'fit', 'held', 'first', 'second')
 
 
 class Statistic(Protocol):
@@ -96,13 +99,16 @@ def working(dtype) -> jnp.dtype:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 def check_pool(pool: str) -> None:
-  if pool not in POOLS:
-    raise ValueError(f'pool {pool!r} is not one of {", ".join(POOLS)}')
+  if pool not in POOLS and not re.fullmatch(r'sample [1-9]\d*', str(pool)):
+    raise ValueError(f'pool {pool!r} is not one of {", ".join(POOLS)}, or `sample k` for k positions of each example')
 
 
 def positions(spec, pool: str) -> int:
   """Rows that one example gives."""
-  return int(np.prod(spec.shape[1:-1])) if pool == 'tokens' else 1
+  places = int(np.prod(spec.shape[1:-1]))
+  if pool.startswith('sample'):
+    return min(int(pool.split()[1]), places)
+  return places if pool == 'tokens' else 1
 
 
 def width(spec, pool: str) -> int:
@@ -132,6 +138,10 @@ def rows(x: Array, batch: Mapping[str, Array], pool: str) -> tuple[Array, Array]
     return x, weight
   mask = _mask(x, batch)
   flat = x.reshape(x.shape[0], -1, x.shape[-1])
+  if pool.startswith('sample'):
+    places = _drawn(x, batch, pool)
+    flat, mask = jnp.take_along_axis(flat, places[..., None], 1), jnp.take_along_axis(mask, places, 1)
+    pool = 'tokens'
   if pool == 'tokens':
     return flat.reshape(-1, x.shape[-1]), (weight[:, None] * mask).reshape(-1)
   # Masked positions may hold anything, NaN included; an example without the position that is asked for is no row.
@@ -148,12 +158,38 @@ def rows(x: Array, batch: Mapping[str, Array], pool: str) -> tuple[Array, Array]
   return flat[jnp.arange(flat.shape[0]), last], weight
 
 
+def paired(acts: Mapping[str, Array], sites, batch, pool: str, fold: str = 'all') -> tuple[dict[str, Array], Array]:
+  """({site: rows [N, D]}, weight [N]) of several sites whose rows are the same examples and positions.
+
+  Raises:
+    ValueError: the sites have different numbers of positions, and the pool keeps positions apart."""
+  parts = {s: rows(acts[s], batch, pool) for s in sites}
+  weight = parts[sites[0]][1]
+  apart = pool == 'tokens' or pool.startswith('sample')
+  if any(len(x) != len(weight) for x, _ in parts.values()) or apart and len({
+      int(np.prod(acts[s].shape[1:-1])) for s in sites}) > 1:
+    raise ValueError(f'sites with different numbers of positions cannot be paired under pool {pool!r}: '
+                     f"{ {s: acts[s].shape for s in sites} }; pool by 'mean' or choose sites of one stage")
+  return {s: x for s, (x, _) in parts.items()}, weight * in_fold(acts[sites[0]], batch, pool, fold)
+
+
+def _drawn(x: Array, batch, pool: str) -> Array:
+  """int32 [B, k]: the positions of each example that `sample k` draws, masked ones last."""
+  index, (b, count) = batch['index'].astype(jnp.uint32), (x.shape[0], int(np.prod(x.shape[1:-1])))
+  key = mix(jnp.broadcast_to(index[:, None], (b, count)), jnp.broadcast_to(jnp.arange(count)[None], (b, count)), 11)
+  key = jnp.where(_mask(x, batch) > 0, key >> 1, jnp.uint32(2 ** 32 - 1))
+  return jnp.argsort(key, axis=1)[:, :positions(x, pool)]
+
+
 def row_field(value: Array, x: Array, batch, pool: str) -> Array:
   """A field of the examples, [B] or [B, T], for each row of `x` under `pool`: [N]."""
   count = int(np.prod(x.shape[1:-1])) if x.ndim > 2 else 1
+  drawn = x.ndim > 2 and pool.startswith('sample')
   if value.ndim == 1:
-    return jnp.repeat(value, count) if pool == 'tokens' else value
+    return jnp.repeat(value, positions(x, pool)) if pool == 'tokens' or drawn else value
   value = value.reshape(value.shape[0], -1)
+  if value.shape[1] == count and drawn:
+    return jnp.take_along_axis(value, _drawn(x, batch, pool), 1).reshape(-1)
   if value.shape[1] == 1:
     return row_field(value[:, 0], x, batch, pool)
   if value.shape[1] != count or pool in ('mean', 'flatten'):
@@ -170,6 +206,9 @@ def row_field(value: Array, x: Array, batch, pool: str) -> Array:
 def row_ids(x: Array, batch, pool: str) -> tuple[Array, Array]:
   """(index of the example, position in it) of each row, uint32 [N]."""
   index = batch['index'].astype(jnp.uint32)
+  if x.ndim > 2 and pool.startswith('sample'):
+    place = _drawn(x, batch, pool)
+    return jnp.repeat(index, place.shape[1]), place.reshape(-1).astype(jnp.uint32)
   count = int(np.prod(x.shape[1:-1])) if x.ndim > 2 and pool == 'tokens' else 1
   place = jnp.tile(jnp.arange(count, dtype=jnp.uint32), index.shape[0])
   return jnp.repeat(index, count), place
@@ -187,11 +226,17 @@ def mix(*words: Array) -> Array:
 
 
 def in_fold(x: Array, batch, pool: str, fold: str) -> Array:
-  """1 for the rows of a fold, else 0: `all`, or `fit` (four examples of five) and `held` (the fifth), by index."""
+  """1 for the rows of a fold, else 0; all rows of an example are in one.
+
+  `all`; `fit`, four examples of five, and `held`, the fifth; the halves `first` and `second`: by a hash of the index.
+  """
+  if fold not in FOLDS:
+    raise ValueError(f'fold {fold!r} is not one of {", ".join(FOLDS)}')
   if fold == 'all':
     return jnp.ones((), working(x.dtype))
-  held = mix(row_ids(x, batch, pool)[0], 5) % 5 == 0
-  return (held if fold == 'held' else ~held).astype(working(x.dtype))
+  index = row_ids(x, batch, pool)[0]
+  inside = mix(index, 5) % 5 == 0 if fold in ('fit', 'held') else mix(index, 7) % 2 == 0
+  return (inside if fold in ('held', 'second') else ~inside).astype(working(x.dtype))
 
 
 def centre(x: Array, weight: Array) -> tuple[Array, Sum, Array]:
@@ -204,10 +249,33 @@ def centre(x: Array, weight: Array) -> tuple[Array, Sum, Array]:
   safe = jnp.maximum(n, 1)
   # Rows of weight 0 may hold anything, NaN included; they must not reach a product.
   x = jnp.where(weight[:, None] > 0, x, 0)
-  mean = product(weight[:, None], x)[0] / safe
+  mean = total(weight, x).value() / safe
   x = x - mean[None]
-  rest = product(weight[:, None], x)[0] / safe
+  rest = total(weight, x).value() / safe
   return n, Sum(mean, rest), (x - rest[None]) * jnp.sqrt(weight)[:, None]
+
+
+def total(weight: Array, x: Array) -> Sum:
+  """sum w x over rows, [N], [N, D] -> [D], as exact as `added_up`."""
+  return added_up(eights(weight[:, None] * x).sum(1))
+
+
+def eights(x: Array) -> Array:
+  """Rows [N, D] as [N / 8, 8, D], zeros behind the last."""
+  return jnp.pad(x, ((0, -len(x) % 8), (0, 0))).reshape(-1, 8, x.shape[1])
+
+
+def added_up(terms: Array) -> Sum:
+  """The sum over the first axis, the same to the last digits in whatever order and on however many devices it is taken.
+
+  Each term is cut at a digit that is fixed by the largest: the upper parts add up without rounding, so that what is
+  lost is of the second order (error-free extraction: Rump, Ogita & Oishi 2008, doi:10.1137/050645671).
+  """
+  bits = jnp.finfo(terms.dtype)
+  power = jax.lax.reduce_precision(jnp.abs(terms).max(0), bits.nexp, 0)          # within a factor of 2 of the largest
+  cut = 4 * 2 ** (len(terms) - 1).bit_length() * power
+  upper = (terms + cut[None]) - cut[None]
+  return Sum(upper.sum(0), (terms - upper).sum(0))
 
 
 def joint(a_n, a_mean: Sum, b_n, b_mean: Sum):

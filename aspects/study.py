@@ -31,7 +31,7 @@ from aspects import train
 SCHEMA = {
     'title': None, 'seeds': None, 'first_seed': None, 'steps': None, 'batch': None, 'task': None, 'net': None,
     'learning': None, 'measures': None, 'arms': None, 'resplit': None, 'procedure': None, 'claim': None,
-    'evaluation': ('split', 'examples', 'batch', 'every'),
+    'comparisons': None, 'evaluation': ('split', 'examples', 'batch', 'every'),
     'analysis': ('split', 'examples', 'batch', 'when', 'call'),
     'checkpoint': ('every', 'keep'), 'mesh': ('devices', 'params')}
 
@@ -45,6 +45,12 @@ class Preempted(SystemExit):
 
   def __str__(self) -> str:
     return self.message
+
+
+class Comparison(NamedTuple):
+  """A measure of all pairs of sites of the networks of an arm: its seeds at the end, or its steps, seed by seed."""
+  over: str
+  program: measure_lib.Program
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,6 +67,7 @@ class Arm:
   probe: data.Stream | data.SeedStreams
   when: tuple[int, ...]
   parameters: int
+  comparisons: Mapping[str, Comparison]
 
   @property
   def seeds(self) -> tuple[int, ...]:
@@ -137,6 +144,8 @@ def check(config: Mapping, where: str) -> None:
   for name, spec in config['measures'].items():
     if spec is not None:
       plugin.check(aspect_of(spec, name), spec, where=f'{where}measures.{name}')
+  for name, spec in config['comparisons'].items():
+    _check_comparison(config, name, spec, f'{where}comparisons.{name}')
   for key, value in (('batch', config['batch']), ('seeds', len(seeds_of(config)))):
     if not isinstance(value, int) or value < 1:
       raise ValueError(f'{where}{key} is {config[key]!r}; it must be a whole number from 1')
@@ -145,6 +154,25 @@ def check(config: Mapping, where: str) -> None:
   for share in config['analysis']['when']:
     if not 0 <= share <= 1:
       raise ValueError(f'{where}analysis.when holds {share!r}; it lists shares of the training, from 0 to 1')
+
+
+def _check_comparison(config: Mapping, name: str, spec: Any, where: str) -> None:
+  if spec is None:
+    return
+  if not isinstance(spec, Mapping) or set(spec) != {'over', 'measure'}:
+    raise ValueError(f"{where} is {spec!r}; give dict(over='seed' or 'step', "
+                     "measure=dict(name='correlations/cka', ...))")
+  if name in config['measures']:
+    raise ValueError(f'{where} is called like a measure; give it a name of its own')
+  count = {'seed': len(seeds_of(config)), 'step': len(config['analysis']['when'])}
+  if spec['over'] not in count:
+    raise ValueError(f"{where}.over is {spec['over']!r}; 'seed' or 'step'")
+  if count[spec['over']] < 2:
+    raise ValueError(f'{where} compares over {spec["over"]}s, but there is one; give more in '
+                     + {'seed': 'seeds', 'step': 'analysis.when'}[spec['over']])
+  if spec['over'] == 'seed' and config['resplit']:
+    raise ValueError(f'{where} compares seeds on the same examples, but with resplit each seed has its own; set it off')
+  plugin.check(aspect_of(spec['measure'], name), spec['measure'], where=f'{where}.measure')
 
 
 def seeds_of(config: Mapping) -> tuple[int, ...]:
@@ -188,9 +216,16 @@ def _build_arm(name: str, config: Mapping) -> Arm:
     program = measure_lib.bind(net, rule.variables(*one), batch, measures, **call)
   except ValueError as error:
     raise ValueError(f'arm {name!r}: {error}') from error
-  when = sorted({round(share * config['steps']) for share in config['analysis']['when']})
+  when = tuple(sorted({round(share * config['steps']) for share in config['analysis']['when']}))
   parameters = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(one[0]))
-  return Arm(name, config, task, net, rule, program, streams, evaluation, probe, tuple(when), parameters)
+  comparisons = {}
+  for n, spec in config['comparisons'].items():
+    if spec is not None:
+      networks = [f'{spec["over"]} {k}' for k in (seeds if spec['over'] == 'seed' else when)]
+      measure = plugin.build(aspect_of(spec['measure'], n), spec['measure'], f'comparisons.{n}.measure')
+      comparisons[n] = Comparison(spec['over'], measure_lib.bind(
+          dict.fromkeys(networks, net), dict.fromkeys(networks, rule.variables(*one)), batch, {n: measure}, **call))
+  return Arm(name, config, task, net, rule, program, streams, evaluation, probe, when, parameters, comparisons)
 
 
 def _pass(tasks, section: Mapping) -> data.Stream | data.SeedStreams:
@@ -282,6 +317,7 @@ class _Paths(NamedTuple):
   analyses: pathlib.Path
   partial: pathlib.Path
   checkpoints: pathlib.Path
+  networks: pathlib.Path
 
 
 class Finished(NamedTuple):
@@ -297,7 +333,7 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
   `check` is asked before anything of a state is kept; by default it refuses values that are not finite. The buffers of
   `start` are used up.
   """
-  paths = _Paths(workdir / 'analyses', workdir / 'partial', workdir / 'checkpoints')
+  paths = _Paths(*(workdir / name for name in _Paths._fields))
   paths.analyses.mkdir(parents=True, exist_ok=True)
   mesh = mesh_lib.make(arm.config['mesh']['devices'] or None)
   advance, evaluation = _programs(arm)
@@ -325,6 +361,9 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
                                      if k == 'train_loss' or k.endswith('nll') and k != 'train_nll'), refresh=False)
       if step in arm.when and not (paths.analyses / f'{step:08d}.nc').exists():
         check(state)
+        if any(c.over == 'step' for c in arm.comparisons.values()):
+          with checkpoint.Checkpoints(paths.networks / f'{step:08d}') as kept:
+            kept.save(step, variables(arm, state), {})
         if not _analyse(arm, step, state, mesh, paths, preempted, bar):
           leave(step, state, ', during its analysis')
       if saved.due(step) or step == arm.steps:
@@ -338,10 +377,14 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
       at += 1
       bar.update()
       visit(at, state, info)
+    for name in arm.comparisons:
+      if not _compare(arm, name, state, mesh, paths, preempted, bar):
+        leave(at, state, f', during the comparison {name}')
     bar.close()
   trees = {step: results.load(paths.analyses / f'{step:08d}.nc') for step in arm.when}
   out = {name: results.concat_steps({step: tree[name].to_dataset() for step, tree in trees.items()})
          for name in arm.program.measures}
+  out |= {name: results.load(paths.analyses / f'{name}.nc')[name].to_dataset() for name in arm.comparisons}
   return Finished({**out, 'training': _training(arm, curve)}, state)
 
 
@@ -388,12 +431,37 @@ def _analyse(arm: Arm, step: int, state, mesh, paths: _Paths, preempted, bar) ->
                               seeds=len(arm.seeds), start=start, watch=watch,
                               place=lambda b: mesh_lib.place_batch(mesh, b, axis=int(own)))
   bar.set_description_str(arm.name, refresh=False)
-  if not found:
+  if arm.program.measures and not found:
     return False
   found = {n: ds.assign_coords(seed=list(arm.seeds)) for n, ds in found.items()}
   if mesh_lib.host()[0] == 0:
     results.save(xr.DataTree.from_dict({f'/{n}': ds for n, ds in found.items()}), paths.analyses / f'{step:08d}.nc')
     shutil.rmtree(partial, ignore_errors=True)
+  return True
+
+
+def _compare(arm: Arm, name: str, state, mesh, paths: _Paths, preempted, bar) -> bool:
+  """One comparison of the networks of an arm, written when complete; False if the job was asked to stop."""
+  path, (over, program) = paths.analyses / f'{name}.nc', arm.comparisons[name]
+  if path.exists():
+    return True
+  bar.set_description_str(f'{arm.name}, {name}', refresh=sys.stderr.isatty())
+  own, last = isinstance(arm.probe, data.SeedStreams), variables(arm, state)
+  if over == 'seed':
+    networks = {n: jax.tree.map(lambda x, i=i: x[i], last) for i, n in enumerate(program.net)}
+  else:
+    networks = {}
+    for n, step in zip(program.net, arm.when):
+      with checkpoint.Checkpoints(paths.networks / f'{step:08d}') as kept:
+        networks[n] = kept.restore(last).state
+  found = measure_lib.analyse(program, networks, arm.probe.batch, len(arm.probe), own=own, watch=lambda _: preempted(),
+                              seeds=len(arm.seeds) if over == 'step' else None,
+                              place=lambda b: mesh_lib.place_batch(mesh, b, axis=int(own)))
+  if not found:
+    return False
+  found = found[name].assign_coords(seed=list(arm.seeds)) if over == 'step' else found[name]
+  if mesh_lib.host()[0] == 0:
+    results.save(xr.DataTree.from_dict({f'/{name}': found}), path)
   return True
 
 

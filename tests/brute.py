@@ -1,12 +1,16 @@
 """What the streaming statistics are, written down once more with numpy in float64, from all rows at once."""
+import zlib
+
 import numpy as np
 
 from aspects.statistics.class_covariance import ClassMoments
 from aspects.statistics.covariance import Moments
-from aspects.statistics.cross_covariance import CrossMoments
+from aspects.statistics.cross_covariance import CrossCovariance, CrossMoments
 from aspects.statistics.density import Extremes
 from aspects.statistics.histogram import Histograms
+from aspects.statistics.projected_covariance import project
 from aspects.statistics.sample import Rows
+from aspects.statistics.shift_covariance import ShiftMoments
 from aspects.statistics.top_examples import Top
 
 
@@ -60,6 +64,21 @@ def cross_covariance(statistic, x, label, index):
                       {(a, b): u[a].T @ u[b] for a, b in pairs}, quartic)
 
 
+def projected_covariance(statistic, x, label, index):
+  rows = {}
+  for s in statistic.sites:
+    for g in range(statistic.groups):
+      seed = zlib.crc32(f'{s} {g} {statistic.seed}'.encode())
+      matrix = np.asarray(project(np.eye(x[s].shape[1], dtype=np.float32), statistic.width, seed), np.float64)
+      rows[s, g] = x[s] @ matrix
+  return cross_covariance(CrossCovariance(tuple(rows)), rows, label, index)
+
+
+def shift_covariance(statistic, x, label, index):
+  cross = cross_covariance(statistic, x, label, index)           # rows are maps of one position
+  return ShiftMoments(cross.n, cross.mean, {pair: c[None, None] for pair, c in cross.scatter.items()})
+
+
 def density(statistic, x, label, index):
   return {s: Extremes(len(index), (x[s] > statistic.threshold).sum(0), x[s].min(0), x[s].max(0))
           for s in statistic.sites}
@@ -94,7 +113,9 @@ def sample(statistic, x, label, index):
 
 
 BRUTE = {'Covariance': covariance, 'ClassCovariance': class_covariance, 'CrossCovariance': cross_covariance,
-         'Density': density, 'Histogram': histogram, 'TopExamples': top_examples, 'Sample': sample}
+         'ProjectedCovariance': projected_covariance,
+         'Density': density, 'Histogram': histogram, 'TopExamples': top_examples, 'Sample': sample,
+         'ShiftCovariance': shift_covariance}
 
 
 def same(found, expected, message='', rtol=1e-6, skip=()):

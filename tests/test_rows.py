@@ -88,10 +88,52 @@ def test_errors_name_the_value_and_the_way_out():
   with pytest.raises(ValueError, match="kinds are value, norm"):
     Histogram((('ratio', 'x'),)).init(spec)
   for statistic in (CrossCovariance(('x', 'y'), 'tokens'), Sample(('x', 'y'), pool='tokens')):
-    with pytest.raises(ValueError, match="different numbers of rows.*pool by 'mean'"):
+    with pytest.raises(ValueError, match="different numbers of positions.*pool by 'mean'"):
       statistic.update(statistic.init(spec), acts, batch)
   with pytest.raises(ValueError, match='pool by tokens, first or last'):
     statistic = ClassCovariance(('y',), 2, 'mean')
     statistic.update(statistic.init(spec), acts, batch)
   with pytest.raises(ValueError, match='another batch axis'):
     stats.rows(acts['x'][:3], batch, 'tokens')
+
+
+def test_a_sample_of_positions_is_drawn_by_the_example():
+  """k of the positions that count, without repeats, the same for every site and batch, all equally often."""
+  rng = np.random.default_rng(0)
+  b, t, k = 400, 6, 2
+  place = np.broadcast_to(np.arange(t)[None, :, None], (b, t, 1)).astype(np.float32)
+  mask = np.ones((b, t), np.float32)
+  mask[:40, 3:] = 0
+  mask[40:50, 1:] = 0
+  batch = {'weight': np.ones(b, np.float32), 'index': np.arange(b, dtype=np.int32), 'mask': mask,
+           'label': rng.integers(0, 9, (b, t)).astype(np.int32)}
+  hidden = np.where(mask[..., None] > 0, place, np.nan).astype(np.float32)
+  found, weight = (np.asarray(v) for v in stats.rows(hidden, batch, 'sample 2'))
+  index, position = (np.asarray(v) for v in stats.row_ids(hidden, batch, 'sample 2'))
+  label = np.asarray(stats.row_field(batch['label'], hidden, batch, 'sample 2'))
+  assert len(found) == b * k == stats.positions(jax.ShapeDtypeStruct(hidden.shape, np.float32), 'sample 2') * b
+  np.testing.assert_array_equal(index, np.repeat(np.arange(b), k))
+  np.testing.assert_array_equal(found[weight > 0, 0], position[weight > 0])
+  np.testing.assert_array_equal(label, batch['label'][index, position])
+  assert (weight.reshape(b, k).sum(1) == np.minimum(mask.sum(1), k)).all()
+  pairs = position.reshape(b, k)
+  assert (pairs[:, 0] != pairs[:, 1]).all()
+  counts = np.bincount(pairs[50:].ravel(), minlength=t)      # 350 examples, each position with probability 1/3
+  assert (abs(counts - 350 / 3) < 4 * np.sqrt(350 * 2 / 9)).all()
+  later = {f: v[200:] for f, v in batch.items()}
+  np.testing.assert_array_equal(np.asarray(stats.rows(hidden[200:], later, 'sample 2')[0]), found[400:])
+  whole = stats.rows(place, batch, 'sample 9')[0]
+  np.testing.assert_array_equal(np.sort(np.asarray(whole).reshape(b, t), 1), place[..., 0])
+
+
+def test_a_sample_of_positions_reaches_the_statistics():
+  rng = np.random.default_rng(1)
+  acts = {s: rng.normal(size=(16, 5, d)).astype(np.float32) for s, d in (('a', 3), ('b', 2))}
+  batch = {'weight': np.ones(16, np.float32), 'index': np.arange(16, dtype=np.int32)}
+  found = once(CrossCovariance(('a', 'b'), 'sample 3'), acts, batch)
+  rows = {s: np.asarray(stats.rows(x, batch, 'sample 3')[0], np.float64) for s, x in acts.items()}
+  same(found, BRUTE['CrossCovariance'](CrossCovariance(('a', 'b')), rows, None, np.zeros(48)))
+  with pytest.raises(ValueError, match="cannot be paired under pool 'sample 3'"):
+    once(CrossCovariance(('a', 'b'), 'sample 3'), {**acts, 'b': acts['b'][:, :4]}, batch)
+  with pytest.raises(ValueError, match="'sample' is not one of .* or `sample k`"):
+    once(CrossCovariance(('a', 'b'), 'sample'), acts, batch)

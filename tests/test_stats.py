@@ -16,7 +16,9 @@ from aspects.statistics.covariance import Covariance
 from aspects.statistics.cross_covariance import CrossCovariance
 from aspects.statistics.density import Density
 from aspects.statistics.histogram import Histogram
+from aspects.statistics.projected_covariance import ProjectedCovariance
 from aspects.statistics.sample import Sample
+from aspects.statistics.shift_covariance import ShiftCovariance
 from aspects.statistics.top_examples import TopExamples
 from tests.brute import BRUTE, brute, same, scalars
 
@@ -30,10 +32,12 @@ CASES = {
     'ClassCovariance': (ClassCovariance(SITES, CLASSES),
                         ClassCovariance(SITES, CLASSES, labels='random', fold='held')),
     'CrossCovariance': (CrossCovariance(SITES), CrossCovariance(SITES, fold='held')),
+    'ProjectedCovariance': (ProjectedCovariance(SITES, 'mean', width=3, groups=2),),
     'Density': (Density(SITES, threshold=0.5),),
     'Histogram': (Histogram(QUANTITIES), Histogram((('cosine', 'resid.10', 'same'),), linear=True)),
     'TopExamples': (TopExamples(SITES, k=5),),
-    'Sample': (Sample(SITES, size=40, classes=CLASSES), Sample(SITES, size=4 * N, fold='fit', seed=3))}
+    'Sample': (Sample(SITES, size=40, classes=CLASSES), Sample(SITES, size=4 * N, fold='fit', seed=3)),
+    'ShiftCovariance': (ShiftCovariance(SITES),)}
 ALL = [pytest.param(s, id=f'{kind}{i}') for kind, cases in CASES.items() for i, s in enumerate(cases)]
 ONE = [pytest.param(cases[0], id=kind) for kind, cases in CASES.items()]
 
@@ -98,9 +102,12 @@ def ways(statistic, acts, batch, whole=True):
 
 def test_every_statistic_is_here():
   modules = [importlib.import_module(m.name) for m in pkgutil.iter_modules(statistics.__path__, 'aspects.statistics.')]
-  found = [name for module in modules for name, v in vars(module).items()
+  kinds = [v for module in modules for v in vars(module).values()
            if inspect.isclass(v) and v.__module__ == module.__name__ and dataclasses.is_dataclass(v)]
-  assert sorted(found) == sorted(CASES) == sorted(BRUTE)
+  found = [v.__name__ for v in kinds]
+  # One that counts rows in blocks depends on their order and has its oracle in the test of its measure.
+  free = [name for name, v in zip(found, kinds) if not getattr(v, 'by_blocks', False)]
+  assert sorted(free) == sorted(CASES) == sorted(BRUTE)
   for cases in CASES.values():
     for statistic in cases:
       assert statistic == dataclasses.replace(statistic) and hash(statistic) == hash(dataclasses.replace(statistic))
@@ -152,9 +159,9 @@ def test_low_precision_activations_lose_nothing(statistic):
 def test_no_product_is_rounded_by_the_platform(statistic):
   """GPUs and TPUs multiply float32 in 10 or 8 bits unless told not to."""
   acts, batch = examples()
-  statistic = dataclasses.replace(statistic, pool='mean')
-  acts = {s: x.reshape(N // 2, 2, -1) for s, x in acts.items()}
-  batch = {f: x[::2] for f, x in batch.items()}
+  statistic = dataclasses.replace(statistic, **(dict(pool='mean') if hasattr(statistic, 'pool') else {}))
+  acts = {s: x.reshape(N // 4, 4, -1) for s, x in acts.items()}
+  batch = {f: x[::4] for f, x in batch.items()}
   state = jax.eval_shape(statistic.init, {s: jax.ShapeDtypeStruct(x.shape, x.dtype) for s, x in acts.items()})
   with jax.default_matmul_precision('default'):
     programs = jax.make_jaxpr(statistic.update)(state, acts, batch), jax.make_jaxpr(statistic.merge)(state, state)

@@ -7,6 +7,7 @@ from flax import linen as nn
 import numpy as np
 import pytest
 
+from aspects import measure as measure_lib
 from aspects import plugin
 from aspects import results
 from aspects import study as study_lib
@@ -101,7 +102,7 @@ def test_an_own_module_without_tags_is_trained_and_measured(tmp_path):
   config = changed(net=dict(name='tests.test_study:Plain', width=5), steps=2, analysis__when=(1.0,),
                    measures=dict(cka=dict(name='cka', sites=('Dense_0', 'Dense_1', 'Dense_2'))))
   tree = study_lib.run(study_lib.build(config), tmp_path, progress=False)
-  found = tree['main']['cka']['cka_linear_debiased']
+  found = tree['main']['cka']['cka_linear_song']
   assert list(found.site.values) == ['Dense_0', 'Dense_1', 'Dense_2'] and found.sizes['seed'] == 2
   assert np.isfinite(found.values).all()
 
@@ -117,13 +118,13 @@ def test_the_residual_network_runs(tmp_path):
 def test_steps_and_seeds_are_axes_and_step_zero_is_untrained(tmp_path):
   study = study_lib.build(changed(arms=dict(a=dict())))
   tree = study_lib.run(study, tmp_path, progress=False)
-  found = tree['a']['cka']['cka_linear_debiased']
+  found = tree['a']['cka']['cka_linear_song']
   assert found.dims == ('seed', 'step', 'site', 'other') and list(found.step.values) == [0, 3, 6]
   assert list(found.seed.values) == [0, 1]
   np.testing.assert_allclose(found.values[..., 0, 0], 1, rtol=1e-12)
   assert (found.isel(step=0) != found.isel(step=2)).any()
   again = results.load(tmp_path / 'results.nc')
-  np.testing.assert_array_equal(again['a']['cka']['cka_linear_debiased'].values, found.values)
+  np.testing.assert_array_equal(again['a']['cka']['cka_linear_song'].values, found.values)
   training = again['a']['training']
   assert list(training.step.values) == [0, 2, 4, 6] and np.isnan(training['train_loss'].values[:, 0]).all()
   assert np.isfinite(training['test_nll'].values).all()
@@ -156,7 +157,7 @@ def test_every_scale_of_the_tour_builds(scale):
   for arm in study.arms.values():
     aspects = {spec['name'].split('/')[0] for spec in arm.config['measures'].values()}
     assert aspects == {'features', 'correlations', 'representations', 'depth', 'locality'}
-    assert len(arm.program.measures) == 10
+    assert len(arm.program.measures) == 11 and set(arm.comparisons) == {'cka_of_seeds', 'cka_of_steps'}
 
 
 def test_the_depth_of_all_arms_is_one_field():
@@ -169,3 +170,60 @@ def test_the_depth_of_all_arms_is_one_field():
 
 def test_common_lists_the_schema():
   assert set(common.base().keys()) == set(study_lib.SCHEMA)
+
+
+# --- comparisons ----------------------------------------------------------------------------------------------------
+
+def compared(**more):
+  cka = dict(name='correlations/cka', sites=('resid_post.*',))
+  return changed(comparisons=dict(seeds=dict(over='seed', measure=cka), steps=dict(over='step', measure=cka)), **more)
+
+
+def test_seeds_and_steps_are_compared_in_one_pass(tmp_path):
+  """Each network with itself is what the measure of that seed and step says."""
+  arm = study_lib.build(compared()).arms['main']
+  calls, stops, found = 0, 0, None
+  def every_fifth():
+    nonlocal calls
+    calls += 1
+    return calls == 5
+  for _ in range(20):
+    calls = 0
+    try:
+      found = study_lib.run_arm(arm, tmp_path, every_fifth, False).measures
+      break
+    except study_lib.Preempted:
+      stops += 1
+  assert found and stops >= 2
+  own = found['cka'].cka_linear_song
+  seeds, steps = (measure_lib.between(found[name].cka_linear_song) for name in ('seeds', 'steps'))
+  assert list(seeds.network.values) == ['seed 0', 'seed 1'] and 'seed' not in seeds.dims
+  assert list(steps.network.values) == ['step 0', 'step 3', 'step 6'] and steps.sizes['seed'] == 2
+  assert list(seeds.site.values) == ['resid_post.0', 'resid_post.1']
+  for s in (0, 1):
+    np.testing.assert_allclose(seeds[s, :, s], own.isel(seed=s, step=-1), atol=1e-5)
+    for k in range(3):
+      np.testing.assert_allclose(steps[s, k, :, k], own.isel(seed=s, step=k), atol=1e-5)
+  assert abs(seeds.values[0, :, 1] - seeds.values[0, :, 0]).max() > 0.01
+  whole = study_lib.run_arm(study_lib.build(compared()).arms['main'], tmp_path / 'whole', lambda: False, False).measures
+  for name in ('seeds', 'steps'):
+    np.testing.assert_array_equal(found[name].cka_linear_song, whole[name].cka_linear_song)
+
+
+def test_comparisons_are_in_the_results_and_the_report(tmp_path):
+  tree = study_lib.run(study_lib.build(compared()), tmp_path, progress=False)
+  assert tree['main']['steps']['cka_linear_song'].dims == ('seed', 'site', 'other')
+  page = (tmp_path / 'report.html').read_text()
+  assert 'step 6' in page and 'seed 1' in page
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(seeds=1), 'comparisons.seeds compares over seeds, but there is one; give more in seeds'),
+    (dict(analysis__when=(1.0,)), 'compares over steps, but there is one; give more in analysis.when'),
+    (dict(resplit=True), 'with resplit each seed has its own'),
+    (dict(comparisons__seeds=dict(over='arm', measure=dict(name='cka'))), "comparisons.seeds.over is 'arm'"),
+    (dict(comparisons__seeds=dict(over='seed')), 'comparisons.seeds is'),
+    (dict(comparisons__cka=dict(over='seed', measure=dict(name='cka'))), 'comparisons.cka is called like a measure')])
+def test_a_comparison_that_cannot_be(change, message):
+  with pytest.raises(ValueError, match=message):
+    study_lib.build(compared(**change))

@@ -49,17 +49,13 @@ class Sample:
 
   def update(self, state, acts, batch):
     first = acts[self.sites[0]]
-    parts = {s: stats.rows(acts[s], batch, self.pool) for s in self.sites}
-    if len({x.shape[0] for x, _ in parts.values()}) > 1:
-      raise ValueError(f'sites with different numbers of rows cannot be sampled together under pool {self.pool!r}: '
-                       f"{ {s: acts[s].shape for s in self.sites} }; pool by 'mean' or choose sites of one stage")
-    weight = parts[self.sites[0]][1] * stats.in_fold(first, batch, self.pool, self.fold)
+    parts, weight = stats.paired(acts, self.sites, batch, self.pool, self.fold)
     index, position = stats.row_ids(first, batch, self.pool)
     last = jnp.uint32(jnp.iinfo(jnp.uint32).max)
     key = jnp.where(weight > 0, jnp.minimum(stats.mix(index, position, self.seed), last - 1), last)
     label = stats.row_labels(first, batch, self.pool, self.classes, 'label') if self.classes else jnp.zeros(
         key.shape, jnp.int32)
-    return self.merge(state, _SampleState(key, index, position, label, {s: x for s, (x, _) in parts.items()}))
+    return self.merge(state, _SampleState(key, index, position, label, parts))
 
   def merge(self, a, b):
     places, offered = a.key.shape[0], b.key.shape[0]
