@@ -12,15 +12,17 @@ from aspects.claims import spec
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / 'aspects'
 FAMILIES = plugin.families()
-CORE = sorted([*PACKAGE.glob('*.py'), *(PACKAGE / 'report').glob('*.py')])
+CORE = sorted(PACKAGE.glob('*.py'))
+REPORT = sorted((PACKAGE / 'report').glob('*.py'))
 COMPONENTS = sorted(p for family in FAMILIES for p in (PACKAGE / family).glob('*.py') if p.name != '__init__.py')
 SHARED = sorted(p for folder in ('nn', 'statistics') for p in (PACKAGE / folder).glob('*.py'))
 CLAIMS = sorted((PACKAGE / 'claims').rglob('*.py'))
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
-SOURCE = [*CORE, *COMPONENTS, *SHARED, *CLAIMS, *CONFIGS, *sorted((ROOT / 'experiments').rglob('*.py'))]
+SOURCE = [*CORE, *REPORT, *COMPONENTS, *SHARED, *CLAIMS, *CONFIGS, *sorted((ROOT / 'experiments').rglob('*.py'))]
 EVERYTHING = [*SOURCE, *sorted((ROOT / 'tests').rglob('*.py')), *sorted((ROOT / 'benchmarks').rglob('*.py'))]
 ASPECTS = ('features', 'correlations', 'representations', 'depth', 'locality')
 CORE_BUDGET = 2500
+REPORT_BUDGET = 650
 ENGINE_BUDGET = 1650                                 # of the claims, without the pages of their gallery
 
 
@@ -74,14 +76,15 @@ def test_code_lines_are_counted_right():
 
 
 def test_the_core_is_small():
-  sizes = {name(p): code_lines(p.read_text()) for p in CORE}
-  assert sum(sizes.values()) <= CORE_BUDGET, f'{sum(sizes.values())} code lines: {sizes}'
+  for paths, budget in ((CORE, CORE_BUDGET), (REPORT, REPORT_BUDGET)):
+    sizes = {name(p): code_lines(p.read_text()) for p in paths}
+    assert sum(sizes.values()) <= budget, f'{sum(sizes.values())} code lines: {sizes}'
 
 
 def test_the_engine_of_the_claims_is_small_and_the_core_does_without_it():
   sizes = {name(p): code_lines(p.read_text()) for p in CLAIMS if p.parent.name == 'claims'}
   assert sum(sizes.values()) <= ENGINE_BUDGET, f'{sum(sizes.values())} code lines: {sizes}'
-  below = [*CORE, *SHARED, *(p for p in COMPONENTS)]
+  below = [*CORE, *REPORT, *SHARED, *(p for p in COMPONENTS)]
   assert not [name(p) for p in below if any(m.startswith('aspects.claims') for m in imports(p))]
 
 
@@ -102,7 +105,7 @@ def test_imports_are_absolute():
 
 def test_the_core_and_shared_modules_import_no_family():
   wrong = {name(p): {m for m in ours(p) if m.split('.')[1] in FAMILIES or not m.startswith('aspects.')}
-           for p in (*CORE, *SHARED)}
+           for p in (*CORE, *REPORT, *SHARED)}
   assert not {p: m for p, m in wrong.items() if m}
 
 
@@ -156,7 +159,8 @@ def test_a_component_has_a_test():
 
 def test_contract_tests_walk_their_folder_and_branch_on_no_name():
   contracts = {p.stem.removeprefix('test_'): p for p in (ROOT / 'tests' / 'contracts').glob('test_*.py')}
-  assert set(contracts) == set(FAMILIES) - set(ASPECTS) | {'measures'}
+  # an aspect may add laws of its own to those of all measures
+  assert set(FAMILIES) - set(ASPECTS) | {'measures'} <= set(contracts) <= {*FAMILIES, 'measures'}
   for family, path in contracts.items():
     assert re.search(r'plugin\.(examples|names)\(', path.read_text()), name(path)
     components = {n for f in (ASPECTS if family == 'measures' else (family,)) for n in plugin.names(f)}
@@ -169,7 +173,7 @@ def test_contract_tests_walk_their_folder_and_branch_on_no_name():
 
 def systems():
   """{config: its claim} of all configs that register one."""
-  found = [p for p in spec.find(ROOT / 'configs').values() if 'common.claim(' in p.read_text()]
+  found = [p for p in spec.find(ROOT / 'configs').values() if spec.registers(p)]
   return {path: spec.load(path) for path in found}
 
 

@@ -241,6 +241,34 @@ def test_a_map_shows_the_last_step_from_below_on_its_fixed_scale():
     assert image.get_clim() == (-1, 2)
 
 
+def test_a_map_of_several_networks_names_them_and_parts_them():
+  names = [f'{n}:resid_post.{k}' for n in ('seed 0', 'seed 1', 'wide') for k in range(4 if n == 'wide' else 2)]
+  x = np.random.default_rng(0).uniform(size=(8, 8))
+  da = xr.DataArray(x, {'site': names, 'other': names}, ('site', 'other'), 'cka', dict(limits=[0, 1], figure='map'))
+  ax = figures.layer_map(da).axes[0]
+  for axis in (ax.xaxis, ax.yaxis):
+    assert [t.get_text() for t in axis.get_ticklabels()] == ['seed 0', 'seed 1', 'wide']
+    np.testing.assert_allclose(axis.get_ticklocs(), [0.5, 2.5, 5.5])
+    assert axis.label.get_text() == 'network; within: layers (resid_post)'
+  edges = {(tuple(line.get_xdata()), tuple(line.get_ydata())) for line in ax.lines}
+  assert edges == {((0, 1), (e, e)) for e in (1.5, 3.5)} | {((e, e), (0, 1)) for e in (1.5, 3.5)}
+  np.testing.assert_array_equal(ax.images[0].get_array(), x)
+
+
+def test_a_map_crosses_out_what_chance_may_give(tmp_path):
+  da, q = variable('site', 'other', name='score', figure='map', test='q'), variable('site', 'other', name='q')
+  q = q.assign_attrs(figure='none', long_name='false discovery rate') * 0 + 0.01
+  q.attrs = dict(figure='none', long_name='false discovery rate', units='1')
+  q[0, -1, 1, 2] = 0.2                               # one seed is enough
+  q[:, 0] = 1                                        # steps before do not count
+  q[:, -1, 0, 0] = np.nan
+  ds = dataset('correlations', 'T', score=da, q=q)
+  marks = figures.figure_for(ds.score, ds).axes[0].lines[0]
+  assert (list(marks.get_xdata()), list(marks.get_ydata())) == ([2], [1])
+  report.render(xr.DataTree.from_dict({'/a/m': ds}), tmp_path / 'r.html')
+  assert 'Crosses: false discovery rate above 0.05' in Parser((tmp_path / 'r.html').read_text()).text
+
+
 def test_a_step_map_has_a_row_per_step():
   da = variable('site', limits=[-5, 5])
   image = figures.step_map(da).axes[0].images[0]

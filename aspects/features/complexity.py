@@ -14,10 +14,15 @@ fitted half. K takes max(R^2, 0), as a predictor may ignore its input; `r2`, `r2
 come.
 
 Differs from the paper: one factorisation, of at most as many atoms as fitted rows, for all classes; activations that
-are somewhere negative are split into positive and negative parts, side by side. The importance of a feature is left
-out, as it needs the gradient of the outputs.
+are somewhere negative are split into positive and negative parts, side by side.
+
+The importance of a feature is gradient times input of an output along its atom v. A linear head with weights w_c has
+the gradient <v, w_c>, so that it is E |z <v, w_c>| (`importance`). It needs the weights that read the last site, which
+a measure of activations does not see: the function is for callers that have them, and where another head follows there
+is no such form and no value.
 """
 import dataclasses
+from typing import NamedTuple
 import warnings
 
 import numpy as np
@@ -67,7 +72,7 @@ class Complexity:
       raise ValueError(f'{len(fit)} sampled rows make halves of {fit.sum()} and {(~fit).sum()}, too few for '
                        f'{self.atoms} atoms; use more examples, a larger size or fewer atoms')
     last = rows.x[names[-1]]
-    (codes, explained), = stats.side_by_side(lambda x: factorised(x, fit, self.atoms, self.iterations), [last])
+    (codes, explained, _), = stats.side_by_side(lambda x: factorised(x, fit, self.atoms, self.iterations), [last])
     direction = rng.normal(size=(last.shape[1], self.atoms))
     targets = np.concatenate([codes, codes[rng.permutation(len(codes))], last @ direction], 1)
     scored = stats.side_by_side(lambda s: held_out(rows.x[s], targets, fit, self.penalties), names)
@@ -119,17 +124,26 @@ def first_half(index: np.ndarray) -> np.ndarray:
   return place[example] < (len(first) + 1) // 2
 
 
-def factorised(x: np.ndarray, fit: np.ndarray, atoms: int, iterations: int) -> tuple[np.ndarray, float]:
-  """(codes [N, atoms], explained share of the held-out sum of squares) of rows x [N, D].
+class Factors(NamedTuple):
+  """Codes [N, K] of rows, the share of the held-out sum of squares that they explain, and signed atoms [K, D]."""
+  codes: np.ndarray
+  explained: float
+  atoms: np.ndarray
+
+
+def factorised(x: np.ndarray, fit: np.ndarray, atoms: int, iterations: int) -> Factors:
+  """A non-negative factorisation of rows x [N, D], fitted on the rows `fit` [N]: x ~ codes @ atoms.
 
   The dictionary starts from the rows that a pivoted QR decomposition picks (successive projection, Gillis & Vavasis
   2014), so that neither a draw nor the order of the units matters.
   """
+  width = x.shape[1]
   if (x < 0).any():
     x = np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], 1)
   if not x[fit].any():
-    return np.zeros((len(x), atoms)), np.nan
-  x = x / x[fit].mean()
+    return Factors(np.zeros((len(x), atoms)), np.nan, np.zeros((atoms, width)))
+  scale = x[fit].mean()
+  x = x / scale
   picked = scipy.linalg.qr(x[fit].T, mode='r', pivoting=True)[1][:atoms]
   start = np.full((fit.sum(), atoms), 1. / atoms)
   model = NMF(atoms, init='custom', tol=1e-5, max_iter=iterations)
@@ -139,7 +153,25 @@ def factorised(x: np.ndarray, fit: np.ndarray, atoms: int, iterations: int) -> t
     model.fit_transform(x[fit], W=start, H=x[fit][picked].copy())
     codes = model.transform(x)
   rest = x[~fit] - codes[~fit] @ model.components_
-  return codes, 1 - (rest ** 2).sum() / (x[~fit] ** 2).sum() if x[~fit].any() else np.nan
+  explained = 1 - (rest ** 2).sum() / (x[~fit] ** 2).sum() if x[~fit].any() else np.nan
+  signed = model.components_[:, :width] - model.components_[:, width:] if x.shape[1] > width else model.components_
+  return Factors(codes, explained, scale * signed)
+
+
+def importance(codes: np.ndarray, atoms: np.ndarray, weights: np.ndarray,
+               classes: np.ndarray | None = None) -> np.ndarray:
+  """E |z <v, w>| of each atom [K]: what it moves an output by, when a linear head reads the site of the atoms.
+
+  Args:
+    codes: z [N, K]; `atoms` v [K, D]; `weights` of the head [D, C].
+    classes: the output [N] that is asked about for each row, such as the predicted class; None for the mean of all.
+  """
+  gradient = atoms @ weights
+  if gradient.shape[0] != codes.shape[1]:
+    raise ValueError(f'codes of shape {codes.shape} and {gradient.shape[0]} atoms: give one column of codes an atom')
+  if classes is None:
+    return np.abs(codes).mean(0) * np.abs(gradient).mean(1)
+  return np.abs(codes * gradient[:, classes].T).mean(0)
 
 
 def held_out(x: np.ndarray, z: np.ndarray, fit: np.ndarray, penalties) -> tuple[np.ndarray, np.ndarray]:

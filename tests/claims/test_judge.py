@@ -170,6 +170,15 @@ def test_nan_is_a_missing_run_and_never_a_number():
   assert verdict_of(SUPERIOR, np.full(16, np.nan), looks=(16, 32)).verdict['reason'] == 'missing_runs'
 
 
+def test_an_arm_may_lack_what_no_assertion_asks_of_it_but_not_its_run():
+  values = {'ours': np.linspace(4, 5, 8), 'base': np.zeros(8), 'small': np.full(8, np.nan)}
+  three = claim({'one': SUPERIOR}, arms=('ours', 'base', 'small'))
+  found = judge_lib.judge(three, rows(values))
+  assert found.verdict['value'] == 'holds' and found.gates['complete']['pass']
+  gone = judge_lib.judge(three, rows({k: values[k] for k in ('ours', 'base')}))
+  assert gone.verdict['reason'] == 'missing_runs' and 'no run of small' in gone.gates['complete']['detail']
+
+
 def test_a_diverged_run_takes_the_worst_value_and_is_not_dropped():
   d = {'ours': np.linspace(4, 5, 8), 'base': np.zeros(8)}
   metrics = dict(score=dict(long_name='score', unit='points', worst=-100.))

@@ -25,19 +25,25 @@ from tests import fill
 
 N, CLASSES = 160, 4
 FAMILIES = measure_lib.ASPECTS
-NAMES = [f'{family}/{name}' for family in FAMILIES for name in plugin.names(family)]
 NET = Net(outputs=CLASSES, embed=dict(name='patches', size=4), head=dict(name='classify'), depth=3, width=10,
           mixer=dict(name='attention', heads=2), channel=dict(name='mlp', act='relu', ratio=2.0))
 MOVES = ('permutation', 'rotation', 'scale', 'translation', 'linear')
-each = pytest.mark.parametrize('name', NAMES)
 
 
 def measures():
-  return {f'{family}/{spec["name"]}': plugin.build(family, spec, classes=CLASSES)
-          for family in FAMILIES for spec in plugin.examples(family)}
+  """{family/name: measure} of all examples; those after the first of a name carry their fields behind it."""
+  out = {}
+  for family in FAMILIES:
+    for spec in plugin.examples(family):
+      name = f'{family}/{spec["name"]}'
+      fields = ', '.join(f'{k}={v}' for k, v in spec.items() if k != 'name')
+      out[f'{name} {fields}' if name in out else name] = plugin.build(family, spec, classes=CLASSES)
+  return out
 
 
 MEASURES = measures()
+NAMES = list(MEASURES)
+each = pytest.mark.parametrize('name', NAMES)
 OF_ROWS = [name for name, m in MEASURES.items() if m.invariant]
 
 
@@ -210,7 +216,7 @@ def test_has_an_oracle(name):
   For a function of rows its arguments are among `acts` {site: [N, D]}, `labels` [N] and the fields of the measure, and
   it returns {variable: array}; it is called here as it is in its own file.
   """
-  path = pathlib.Path(__file__).parents[1] / name.replace('/', '/test_').join(('', '.py'))
+  path = pathlib.Path(__file__).parents[1] / name.split()[0].replace('/', '/test_').join(('', '.py'))
   assert path.exists(), f'write {path.relative_to(path.parents[2])} with a function `oracle`'
   spec = importlib.util.spec_from_file_location(f'oracle_of_{path.stem}', path)
   module = importlib.util.module_from_spec(spec)

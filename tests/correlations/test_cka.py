@@ -1,15 +1,18 @@
 """Linear CKA from moments against n x n Gram matrices in float64, published values, closed forms and limits."""
-import jax
+import warnings
+
 import numpy as np
 import pytest
+from sklearn import datasets
+from sklearn import exceptions
+from sklearn import neural_network
 
 from aspects.correlations.cka import Cka
 from aspects.measure import measure_arrays
-from aspects.statistics.cross_covariance import CrossCovariance
 
 
 def oracle(acts):
-  """Both estimators from Gram matrices: Gretton et al. 2005, and Song et al. 2012, eq. 5."""
+  """Three estimators from Gram matrices: Gretton et al. 2005; Song et al. 2012, eq. 5; Lange et al. 2023."""
   grams = [np.asarray(x, np.float64) @ np.asarray(x, np.float64).T for x in centred(acts).values()]
   n = len(grams[0])
   centred_grams = [k - k.mean(0) - k.mean(1)[:, None] + k.mean() for k in grams]
@@ -18,7 +21,10 @@ def oracle(acts):
   far = lambda k, l: k.sum() * l.sum() / (n - 1) / (n - 2) - 2 * k.sum(0) @ l.sum(1) / (n - 2)
   debiased = lambda k, l: ((k * l).sum() + far(k, l)) / n / (n - 3)
   out = {}
-  for name, hsic, kernels in (('biased', biased, centred_grams), ('debiased', debiased, hollow)):
+  above = np.triu_indices(n, 1)
+  lange = lambda k, l: k[above] @ l[above]
+  for name, hsic, kernels in (('gretton', biased, centred_grams), ('song', debiased, hollow),
+                              ('lange', lange, centred_grams)):
     h = np.array([[hsic(k, l) for l in kernels] for k in kernels])
     out[f'cka_linear_{name}'] = h / np.sqrt(np.outer(np.diag(h), np.diag(h)))
   return out
@@ -57,21 +63,14 @@ def test_values_of_kornblith_et_al():
   rng = np.random.RandomState(1337)
   x = rng.randn(100, 10)
   found = check({'x': x, 'y': rng.randn(100, 10) + x}, 1e-6)
-  both = [found.cka_linear_biased[0, 1], found.cka_linear_debiased[0, 1]]
+  both = [found.cka_linear_gretton[0, 1], found.cka_linear_song[0, 1]]
   np.testing.assert_allclose(both, [.55761, .51346], atol=5e-6)
 
 
 def test_values_on_which_other_repositories_agree():
   found = check(uniform_pair(), 1e-6, batch_size=16)
-  both = [found.cka_linear_biased[0, 1], found.cka_linear_debiased[0, 1]]
-  np.testing.assert_allclose(both, [0.4893427391, 0.0235986986], atol=1e-7)
-  # the estimator of Lange et al. (2022) leaves out the diagonal of the centred Gram matrices: the same moments give it
-  statistic = CrossCovariance(('x', 'y'))
-  acts = {s: x.astype(np.float32) for s, x in uniform_pair().items()}
-  batch = {'weight': np.ones(30, np.float32), 'index': np.arange(30)}
-  cross = statistic.finish(jax.jit(lambda: statistic.update(statistic.init(acts), acts, batch))())
-  hsic = np.array([[(cross.scatter[tuple(sorted((a, b)))] ** 2).sum() for b in 'xy'] for a in 'xy']) - cross.quartic
-  np.testing.assert_allclose(hsic[0, 1] / np.sqrt(hsic[0, 0] * hsic[1, 1]), 0.0533364433, atol=1e-7)
+  values = [found[f'cka_linear_{form}'][0, 1] for form in ('gretton', 'song', 'lange')]
+  np.testing.assert_allclose(values, [0.4893427391, 0.0235986986, 0.0533364433], atol=1e-7)
 
 
 def test_deep_default_initialised_mlp():
@@ -79,6 +78,27 @@ def test_deep_default_initialised_mlp():
   acts = mlp(30, 64, 512)
   assert np.std(acts['layer.17'], 0).max() < 0.05 * np.abs(acts['layer.17']).max()
   check({s: acts[s] for s in ('layer.0', 'layer.8', 'layer.16', 'layer.17', 'layer.29')}, 1e-4, batch_size=128)
+
+
+def test_similarity_falls_with_the_distance_of_layers():
+  """In one trained network, from every layer in both directions, and every layer is the most like itself."""
+  digits = datasets.load_digits()
+  x = digits.data / 16
+  net = neural_network.MLPClassifier((48,) * 6, max_iter=15, random_state=0, learning_rate_init=2e-3, batch_size=64)
+  with warnings.catch_warnings(action='ignore', category=exceptions.ConvergenceWarning):
+    net.fit(x[:1200], digits.target[:1200])
+  x = x[1200:]
+  assert net.score(x, digits.target[1200:]) > 0.8
+  acts = {}
+  for layer, (kernel, bias) in enumerate(zip(net.coefs_[:-1], net.intercepts_)):
+    x = np.maximum(x @ kernel + bias, 0)
+    acts[f'layer.{layer}'] = x
+  found = measure_arrays(Cka(('*',)), acts)
+  for form in ('song', 'gretton'):
+    for row in found[f'cka_linear_{form}'].values:
+      near = row.argmax()
+      assert (np.diff(row[near:]) < 0).all() and (np.diff(row[:near + 1]) > 0).all()
+    np.testing.assert_array_equal(found[f'cka_linear_{form}'].values.argmax(1), np.arange(6))
 
 
 def test_far_means_and_massive_units():
@@ -95,10 +115,10 @@ def test_independent_layers():
   rng = np.random.default_rng(0)
   found = measure_arrays(Cka(('*',)), {str(i): rng.normal(size=(200, 100)) for i in range(6)})
   above = np.triu_indices(6, 1)
-  debiased, biased = (found[f'cka_linear_{form}'].values[above] for form in ('debiased', 'biased'))
+  debiased, biased = (found[f'cka_linear_{form}'].values[above] for form in ('song', 'gretton'))
   assert abs(debiased.mean()) < 4 * debiased.std() / np.sqrt(15) and debiased.min() < 0
   np.testing.assert_allclose(biased.mean(), 100 / (100 + 199), rtol=0.01)
-  np.testing.assert_allclose(found.null_biased, 100 / (100 + 199), rtol=0.01)
+  np.testing.assert_allclose(found.null_gretton, 100 / (100 + 199), rtol=0.01)
 
 
 def test_linear_map_of_gaussian_rows():
@@ -108,7 +128,7 @@ def test_linear_map_of_gaussian_rows():
   x = rng.normal(size=(20000, 4)) @ np.sqrt(s)
   found = measure_arrays(Cka(('*',)), {'x': x, 'y': x @ a}, batch_size=5000)
   limit = np.linalg.norm(s @ a) ** 2 / np.linalg.norm(s) / np.linalg.norm(a.T @ s @ a)
-  np.testing.assert_allclose([found.cka_linear_biased[0, 1], found.cka_linear_debiased[0, 1]], limit, atol=0.01)
+  np.testing.assert_allclose([found.cka_linear_gretton[0, 1], found.cka_linear_song[0, 1]], limit, atol=0.01)
 
 
 def test_duplicated_and_constant_units_and_more_units_than_rows():
@@ -116,7 +136,7 @@ def test_duplicated_and_constant_units_and_more_units_than_rows():
   x, y = rng.normal(size=(24, 40)), rng.normal(size=(24, 6))
   same = {'x': x, 'doubled': np.concatenate([x, x], 1), 'with constants': np.concatenate([x, 7 + 0 * y], 1), 'y': y}
   found = check(same, 1e-6)
-  for form in ('biased', 'debiased'):
+  for form in ('song', 'gretton', 'lange'):
     np.testing.assert_allclose(found[f'cka_linear_{form}'].values[:3, :3], 1, atol=1e-6)
     np.testing.assert_allclose(np.ptp(found[f'cka_linear_{form}'].values[:3, 3]), 0, atol=1e-6)
 
@@ -125,7 +145,7 @@ def test_a_layer_that_does_not_vary_is_named():
   x = np.random.default_rng(3).normal(size=(16, 3))
   with pytest.warns(UserWarning, match=r"\['constant'\] do not vary"):
     found = measure_arrays(Cka(('*',)), {'x': x, 'constant': 0 * x + 5})
-  assert np.isnan(found.cka_linear_debiased.values[1]).all() and found.cka_linear_debiased.values[0, 0] == 1
+  assert np.isnan(found.cka_linear_song.values[1]).all() and found.cka_linear_song.values[0, 0] == 1
 
 
 def test_fewest_rows():
@@ -133,3 +153,11 @@ def test_fewest_rows():
   check({'x': x}, 1e-6)
   with pytest.raises(ValueError, match='at least 4 rows, got 3'):
     measure_arrays(Cka(('*',)), {'x': x[:3]})
+
+
+def hsic_song(acts):
+  """Debiased HSIC [L, L] of centred rows from Gram matrices (Song et al. 2012, eq. 5)."""
+  grams = [x @ x.T * (1 - np.eye(len(x))) for x in centred(acts).values()]
+  n = len(grams[0])
+  far = lambda k, l: k.sum() * l.sum() / (n - 1) / (n - 2) - 2 * k.sum(0) @ l.sum(1) / (n - 2)
+  return np.array([[((k * l).sum() + far(k, l)) / n / (n - 3) for l in grams] for k in grams])

@@ -21,7 +21,7 @@ def oracle(acts, atoms, iterations, penalties):
   order = np.argsort(mix(np.arange(len(next(iter(acts.values())))), 0, 0))
   acts = {s: np.asarray(x, np.float64)[order] for s, x in acts.items()}
   half = (len(order) + 1) // 2
-  codes, _ = factorised(list(acts.values())[-1], np.arange(len(order)) < half, atoms, iterations)
+  codes = factorised(list(acts.values())[-1], np.arange(len(order)) < half, atoms, iterations).codes
   fit, held = codes[:half], codes[half:]
   r2, information = [], []
   for x in acts.values():
@@ -94,17 +94,37 @@ def test_planted_atoms_are_found():
   rng = np.random.default_rng(2)
   codes = rng.exponential(size=(600, 5)) * (rng.uniform(size=(600, 5)) < 0.4)
   x = codes @ (rng.exponential(size=(5, 20)) * (rng.uniform(size=(5, 20)) < 0.4))
-  found, explained = factorised(x, np.arange(600) % 2 == 0, 5, 2000)
+  found, explained, atoms = factorised(x, np.arange(600) % 2 == 0, 5, 2000)
   assert explained > 0.9999
   match = np.abs(np.corrcoef(found.T, codes.T)[:5, 5:])
   assert sorted(match.argmax(1)) == list(range(5)) and match.max(1).min() > 0.99
+  np.testing.assert_allclose(found @ atoms, x, atol=0.02 * x.max())
+
+
+def test_importance_is_gradient_times_input():
+  """Of every row by differences: its output when an atom's part is taken away, by hand and for all outputs."""
+  rng = np.random.default_rng(9)
+  x = rng.normal(size=(80, 6))
+  codes, _, atoms = factorised(x, np.arange(80) % 2 == 0, 12, 4000)
+  np.testing.assert_allclose(codes @ atoms, x, atol=0.05)                  # signed rows come back from split parts
+  weights, chosen = rng.normal(size=(6, 3)), rng.integers(0, 3, 80)
+  moved = np.zeros((80, 12, 3))
+  for row, atom in np.ndindex(80, 12):
+    moved[row, atom] = codes[row] @ atoms @ weights - (codes[row] * (np.arange(12) != atom)) @ atoms @ weights
+  every = np.abs(moved).mean((0, 2))
+  np.testing.assert_allclose(complexity_lib.importance(codes, atoms, weights), every, rtol=1e-9)
+  one = np.abs(moved[np.arange(80), :, chosen]).mean(0)
+  np.testing.assert_allclose(complexity_lib.importance(codes, atoms, weights, chosen), one, rtol=1e-9)
+  with pytest.raises(ValueError, match='3 atoms: give one column of codes an atom'):
+    complexity_lib.importance(codes, atoms[:3], weights)
 
 
 def test_signed_activations_are_split():
   """A feature of either sign is two atoms: its positive and its negative part."""
   rng = np.random.default_rng(3)
   x = rng.normal(size=(400, 1)) * np.array([[1., -2., 0.5]])
-  codes, explained = factorised(x, np.arange(400) < 200, 2, 500)
+  codes, explained, atoms = factorised(x, np.arange(400) < 200, 2, 500)
+  np.testing.assert_allclose(codes @ atoms, x, atol=0.02)
   assert explained > 0.9999 and codes.min() >= 0
   parts = np.maximum(x[:, 0], 0), np.maximum(-x[:, 0], 0)
   match = np.corrcoef(np.concatenate([codes.T, parts]))[:2, 2:]
