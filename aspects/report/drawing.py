@@ -115,9 +115,13 @@ def named_heat(fig, place, array, limits, names, da):
   """A heat map at `place` (inches) with named rows and columns ((labels, title) each) and a colour bar."""
   ax = box(fig, *place)
   bar = fig.colorbar(heat(ax, array, limits), cax=box(fig, sum(place[::2]) + 0.12, place[1], 0.12, place[3]))
-  for axis, (labels, title), inches in zip((ax.yaxis, ax.xaxis), names, place[:1:-1]):
+  for axis, (labels, title), inches, count in zip((ax.yaxis, ax.xaxis), names, place[:1:-1], array.shape):
     set_ticks(axis, labels, inches)
     axis.set_label_text(title)
+    if isinstance(labels, Blocks):
+      axis.set_ticks(labels.centres[axis.get_ticklocs().astype(int)], [t.get_text() for t in axis.get_ticklabels()])
+      for edge in labels.edges[1:-1]:
+        (ax.axhline if axis is ax.yaxis else ax.axvline)(edge, color='white', lw=1.2)
   bar.outline.set_visible(False)
   bar.ax.tick_params(length=2)
   bar.set_label(value_label(da))
@@ -127,8 +131,23 @@ def short(name, most=18):
   return name if len(name) <= most else '…' + name[1 - most:]
 
 
+class Blocks(list):
+  """The names of networks whose sites follow one another on an axis, with the `centres` and `edges` of each."""
+
+  def __init__(self, labels):
+    owners = [n.split(':')[0] for n in labels]
+    super().__init__(short(n) for n in dict.fromkeys(owners))
+    self.edges = np.cumsum([0, *collections.Counter(owners).values()]) - 0.5
+    self.centres = (self.edges[:-1] + self.edges[1:]) / 2
+
+
 def axis_names(labels, dim):
-  """Tick labels and title of an axis: `resid_post.3` is 3 on 'layer (resid_post)' if one slot has all layers."""
+  """Tick labels and title of an axis: `resid_post.3` is 3 on 'layer (resid_post)' if one slot has all layers.
+
+  Of several networks, `seed 0:resid_post.3`, only the networks are named, as `Blocks`."""
+  if all(':' in n for n in labels):
+    slots = list(dict.fromkeys(re.sub(r'\.\d+.*', '', n.split(':', 1)[1]) for n in labels))
+    return Blocks(labels), f'network; within: layers ({short(", ".join(slots))})'
   parts = [re.fullmatch(LAYER, n) for n in labels]
   slots = {p[1] for p in parts if p}
   if len(slots) != 1:

@@ -16,8 +16,10 @@ POINTS = 300       # drawn of a long line
 
 
 def figure_for(da, dataset):
-  """The figure of variable `da` of `dataset`, with its null."""
-  return FIGURES[values.plan(da)[0]](da, null=values.null_of(da, dataset))
+  """The figure of variable `da` of `dataset`, with its null and, on a map, the test that its attribute `test` names."""
+  kind = values.plan(da)[0]
+  test = dict(test=dataset[da.attrs['test']]) if kind == 'map' and 'test' in da.attrs else {}
+  return FIGURES[kind](da, null=values.null_of(da, dataset), **test)
 
 
 @styled
@@ -68,22 +70,27 @@ def trajectory(da, null=None):
 
 
 @styled
-def layer_map(da, null=None):
+def layer_map(da, null=None, test=None):
   """A value over two axes as a heat map of the last step, mean over seeds, first row at the bottom.
 
-  Below it, on the same scale, steps before and the null. da [seed, step, rows, columns]."""
+  Below it, on the same scale, steps before and the null. Cells whose `test`, a p or q, is above 5 % in any seed have a
+  cross: chance may do as well. da and test [seed, step, rows, columns]."""
   axes = values.plan(da)[1]
   v = values.canonical(values.median(da), axes)
   mean = values.over_seeds(v.array).estimate
   before = np.linspace(0, len(mean) - 2, min(STRIP - (null is not None), len(mean) - 1)).astype(int)
   small = [(values.step_name(v.steps, k), mean[k]) for k in before]
-  small += [(short(line.name, 10), line.y) for line in null_lines(da, null, axes)]
+  small += [(short(line.name, 10 if small else 30), line.y) for line in null_lines(da, null, axes)]
   names = [axis_names(n, d) for n, d in zip(v.labels, axes)]
   room = 0.5 + LETTER * max(map(len, names[0][0]))
   size = min(2.75, WIDTH - room - 1.1)
   bottom = 1.2 * bool(small) + 0.3 + label_depth(names[1][0], size)
   fig, limits = canvas(bottom + size + 0.12), limits_of(da, mean)
   named_heat(fig, ((WIDTH - 0.8 + room - size) / 2, bottom, size, size), mean[-1], limits, names, da)
+  if test is not None:
+    with np.errstate(invalid='ignore'):
+      y, x = np.nonzero((values.canonical(test, axes).array[:, -1] > values.LEVEL).any(0))
+    fig.axes[0].plot(x, y, 'x', color=INK, mec='white', ms=min(7, 40 * size / max(mean.shape[1:])), mew=1.2, ls='none')
   for i, (title, array) in enumerate(small):
     ax = box(fig, (WIDTH - 0.92 * len(small) + 0.12) / 2 + 0.92 * i, 0.1, 0.8, 0.8)
     heat(ax, array, limits)

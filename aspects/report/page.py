@@ -80,7 +80,9 @@ def picture(ds, key, variant, steps, prefix):
   return dict(
       variant=variant, name=values.long_name(da), svg=svg(figure, prefix), kind='steps' if steps else kind, axes=axes,
       seeds=da.sizes.get('seed', 1), steps=da.sizes.get('step', 1), quantiles=values.quantiles(da), size=da.size,
-      null=values.null_label(da) if 'null' in da.attrs else '', missing=int((~np.isfinite(da.values)).sum()),
+      null=values.null_label(da) if 'null' in da.attrs else '',
+      test=values.long_name(ds[da.attrs['test']]) if 'test' in da.attrs and kind == 'map' else '',
+      missing=int((~np.isfinite(da.values)).sum()),
       averaged=[d for d in da.dims if d not in ('seed', 'step', 'quantile', *axes)], attrs=ds.attrs)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from aspects import inference
 
 KINDS = {'trajectory': 0, 'curve': 1, 'map': 2, 'heads': 2, 'spectrum': 2}     # figures and how many axes each shows
+LEVEL = 0.05                                                                   # p and q above it are chance
 RANKED = ('rank', 'unit', 'atom', 'class')      # beside `site`: a line per site, largest first
 
 
