@@ -18,6 +18,9 @@ def base() -> ConfigDict:
       # The measures: the same examples at each of these shares of the training. `call` goes to the network.
       analysis=dict(split='test', examples=0, batch=128, when=(0.0, 0.1, 0.3, 1.0), call=dict()),
       measures=dict(),
+      # Networks compared with one another: dict(over='seed' or 'step', measure=...), all pairs of their sites; steps
+      # are those of `analysis.when`.
+      comparisons=dict(),
       resplit=False,                # True: every seed draws its own split of the data (`task.split_seed`)
       arms=dict(),                  # named overrides of all of the above; none: one arm, `main`
       procedure=None, claim=None,   # a published claim: see `claim` below

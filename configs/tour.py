@@ -28,12 +28,16 @@ def get_config(scale=''):
       complexity=dict(name='features/complexity', sites=stream, pool='mean'),
       cka=dict(name='correlations/cka', sites=stream, pool='mean'),
       cca=dict(name='correlations/cca', sites=stream, pool='mean'),
+      significance=dict(name='correlations/significance', sites=stream, pool='mean', draws=499),
       probe=dict(name='representations/probe', sites=stream, pool='mean'),
       collapse=dict(name='representations/collapse', sites=stream, pool='mean'),
       contribution=dict(name='depth/contribution'),
       skip=dict(name='depth/skip'),
       density=dict(name='locality/density'),
       attention_distance=dict(name='locality/attention_distance', grid=(4, 4), prefix=1))
+  across = dict(name='correlations/cka', sites=('resid_post.*',))
+  config.comparisons = dict(cka_of_seeds=dict(over='seed', measure=across),
+                            cka_of_steps=dict(over='step', measure=across))
   tokens = dict(pool='tokens')
   config.arms = dict(
       vision=dict(),

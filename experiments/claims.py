@@ -117,16 +117,17 @@ def load(arguments):
   chosen = spec_lib.choose(arguments.what, arguments.configs)
   plans = {}
   for path in chosen.values():
-    if chosen is not None and len(chosen) > 1 and not registers(path):
+    if len(chosen) > 1 and not spec_lib.registers(path):
       continue
     claim = spec_lib.load(path, arguments.scale)
     plans[claim.id] = running.plan(claim)
   return plans
 
 
-def registers(path):
-  """Whether a config has a claim; the others of its folder are plain studies."""
-  return 'common.claim(' in path.read_text()
+def recorded(arguments):
+  """The records of the scale that is asked for, by id."""
+  from aspects.claims import record as record_lib
+  return record_lib.Folder(arguments.records).records('full' if arguments.scale == 'full' else 'claim')
 
 
 def registration(plan, folder):
@@ -170,9 +171,8 @@ def dry(plan, arguments):
   """What a claim would take: cells, seconds by its last record, and what its looks can see."""
   from aspects import inference
   from aspects.claims import judge as judge_lib
-  from aspects.claims import record as record_lib
-  claim, folder = plan.claim, record_lib.Folder(arguments.records)
-  record = folder.records('full' if claim.scale == 'full' else 'claim').get(claim.id)
+  claim = plan.claim
+  record = recorded(arguments).get(claim.id)
   alpha, lines = judge_lib.LEVELS[len(claim.looks)], [f'{claim.id}: {claim.sentence}']
   known = {r['key'] for r in record['runs']} if record else set()
   each = [r['seconds'] for r in record['runs'] if 'seconds' in r] if record else []
@@ -250,25 +250,23 @@ def line(record):
 
 
 def listing(arguments):
-  from aspects.claims import record as record_lib
   from aspects.claims import spec as spec_lib
-  records = record_lib.Folder(arguments.records).records('full' if arguments.scale == 'full' else 'claim')
+  records = recorded(arguments)
   chosen = spec_lib.choose(arguments.what, arguments.configs)
   for system, path in chosen.items():
     mine = [r for r in records.values() if r['system'] == system]
     for record in mine:
       print(line(record))
-    if not mine and registers(path):
+    if not mine and spec_lib.registers(path):
       print(f'{system + "/-":30s} not run yet')
   return 0
 
 
 def status(arguments):
   from aspects.claims import cells
-  from aspects.claims import record as record_lib
   from aspects.claims import running
   plans = load(arguments)
-  records = record_lib.Folder(arguments.records).records('full' if arguments.scale == 'full' else 'claim')
+  records = recorded(arguments)
   counts = {}
   for id, plan in plans.items():
     why = running.stale(plan, records[id]) if id in records else None
@@ -285,12 +283,11 @@ def status(arguments):
 
 
 def show(arguments):
-  from aspects.claims import record as record_lib
   from aspects.claims import spec as spec_lib
   for path in spec_lib.choose(arguments.what, arguments.configs).values():
     claim = spec_lib.load(path, arguments.scale)
     print(claim.text())
-    records = record_lib.Folder(arguments.records).records('full' if arguments.scale == 'full' else 'claim')
+    records = recorded(arguments)
     record = records.get(claim.id)
     if not record:
       print('not run yet')
@@ -400,8 +397,8 @@ def calibrate(arguments):
     print(f'{row["claim"]:30s} {row["assertion"]:14s} {row["effect_sd"]:g} sd planted: {row["holds"]:.3f} hold, '
           f'{row["holds_normal"]:.3f} in normal noise')
   passed = found['null_passes'] and ('replaced_passes' not in found or found['replaced_passes'])
-  print(f'mean rate of nulls that hold: {found["null_rate"]}; ' + ('within' if passed
-                                                                   else 'OUTSIDE') + ' the binomial bound')
+  bound = 'within' if passed else 'OUTSIDE'
+  print(f'mean rate of nulls that hold: {found["null_rate"]}; {bound} the binomial bound')
   return 0 if passed else 1
 
 
