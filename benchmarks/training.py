@@ -41,8 +41,7 @@ def main():
   times['limit: operations of one seed'] *= limit.scale
   speed = {name: f'{a.steps / float(sorted(t)[len(t) // 2]):.0f} steps/s' for name, t in times.items()}
   title = f'{a.steps} steps of a {a.kind} network, depth {a.depth}, width {a.width}, batch {a.batch}'
-  timing.table(title, times, '1 seed',
-               speed)
+  timing.table(title, times, '1 seed', speed)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
 """What the machinery does where the truth is known: the noise bank, the null audit and planted effects.
 
-The noise bank says how far two runs of one configuration are apart that share data and order and differ in their
-initialisation, for every task: the sd of their paired difference is a margin that needs no opinion. The null audit puts
-a recorded claim at the edge of what it denies, with the baseline's own runs in the place of ours, and counts how often
-it holds. Planted effects add 0, 0.5, 1 and 2 sd to the same noise and count what is found.
+The noise bank says how far two runs of one configuration are apart, for every task: the sd of their difference is a
+margin that needs no opinion. The two are independent (other split, order and initialisation), and their difference has
+about the root of two times the sd of one run. The null audit puts a recorded claim at the edge of what it denies, with
+the baseline's own runs in the place of ours, and counts how often it holds. Planted effects add 0, 0.5, 1 and 2 sd to
+the same noise and count what is found.
 """
 import json
 import pathlib
@@ -23,7 +24,6 @@ from aspects.claims import judge as judge_lib
 from aspects.claims import record as record_lib
 from aspects.claims import running
 from aspects.claims import spec as spec_lib
-from aspects.claims.running import TUNING
 
 FRESH = 2000                                         # seeds of the null audit, neither a claim's nor of tuning
 EFFECTS = (0., .5, 1., 2.)                           # in sd of the paired difference
@@ -34,15 +34,14 @@ EFFECTS = (0., .5, 1., 2.)                           # in sd of the paired diffe
 def noise_bank(path: pathlib.Path, base: Mapping[str, Any], arms: Mapping[str, Mapping], seeds: int) -> dict:
   """Runs `arms` {task: overrides of `base`}, twice `seeds` each, and writes {task: {metric: statistics}} to `path`.
 
-  Run s and run s + seeds have the same split and differ in their initialisation and order. Tasks that the bank has for
-  the same config stay as they are."""
+  Run s and run s + seeds are independent. Tasks that the bank has for the same config stay as they are."""
   bank = json.loads(path.read_text()) if path.exists() else {}
   for name, change in tqdm.tqdm(arms.items(), unit='task', file=sys.stderr):
     config = plugin.overlay(base, change, f'arms.{name}')
     key = spec_lib.digest([{k: v for k, v in config.items() if k not in spec_lib.OPERATION}, seeds])
     if name in bank and bank[name]['key'] == key:
       continue
-    every = tuple(range(TUNING, TUNING + 2 * seeds))
+    every = tuple(range(running.TUNING, running.TUNING + 2 * seeds))
     with tempfile.TemporaryDirectory() as folder:
       arm = study.build({**config, 'arms': {}, 'claim': None, 'seeds': every}).arms['main']
       found = study.run_arm(arm, pathlib.Path(folder), lambda: False, False).measures['training']
@@ -54,7 +53,7 @@ def noise_bank(path: pathlib.Path, base: Mapping[str, Any], arms: Mapping[str, M
 
 
 def _noise(values: np.ndarray) -> dict[str, float]:
-  """Mean and sd over runs, and the sd of the difference of two runs, from halves [2, S] that pair up."""
+  """Mean and sd over runs, and the sd of the difference of two runs, from the two halves [2, S]."""
   a, b = values.reshape(2, -1)
   return {'mean': float(values.mean()), 'sd': float(values.std(ddof=1)), 'sd_paired': float((a - b).std(ddof=1))}
 
@@ -107,13 +106,14 @@ def baseline(assertion: Mapping, rows) -> np.ndarray | None:
 
 def edge(assertion: Mapping) -> float:
   """The difference, as claimed positive, at which an assertion is just not true."""
-  low, high, _, _ = inference.region(judge_lib.margins(assertion)[0], **judge_lib.margins(assertion)[1])
+  kind, rule = judge_lib.margins(assertion)
+  low, high, _, _ = inference.region(kind, **rule)
   return low if np.isfinite(low) else high
 
 
 def null_audit(claim: spec_lib.Claim, name: str, values: np.ndarray, draws: int) -> dict:
   """How often an assertion holds whose two arms are drawn from the baseline, moved to the assertion's edge."""
-  rng, at = np.random.default_rng(inference.arm_seed(claim.id, TUNING)), edge(claim.assertions[name])
+  rng, at = np.random.default_rng(inference.arm_seed(claim.id, running.TUNING)), edge(claim.assertions[name])
   verdicts = [verdict(claim, name, at + np.subtract(*rng.choice(values, (2, claim.looks[-1])))) for _ in range(draws)]
   holds = verdicts.count('holds')
   return {'draws': draws, 'holds': holds, 'rate': holds / draws}
@@ -121,7 +121,7 @@ def null_audit(claim: spec_lib.Claim, name: str, values: np.ndarray, draws: int)
 
 def power(claim: spec_lib.Claim, name: str, values: np.ndarray, draws: int) -> list[dict]:
   """Share of holds with effects of 0 to 2 sd planted above tau, beside that in normal noise of the same sd."""
-  rng, n = np.random.default_rng(inference.arm_seed(claim.id, TUNING)), claim.looks[-1]
+  rng, n = np.random.default_rng(inference.arm_seed(claim.id, running.TUNING)), claim.looks[-1]
   at, sd, out = edge(claim.assertions[name]), values.std() * np.sqrt(2), []
   noises = {'holds': lambda: np.subtract(*rng.choice(values, (2, n))), 'holds_normal': lambda: sd * rng.normal(size=n)}
   for effect in EFFECTS:

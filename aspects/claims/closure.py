@@ -51,12 +51,12 @@ def of_arm(config: Mapping[str, Any], procedure: type) -> Code:
   found = {procedure}
   if 'net' in config:
     found |= {study.run_arm, study.build}
+    usual = {}
     if 'name' not in config['net']:
       found.add(net_lib.Net)
-      usual = {f.name: f.default for f in dataclasses.fields(net_lib.Net)}
-      found |= _parts('net', {**{k: v for k, v in usual.items() if _is_spec(v)}, **config['net']})
-  found |= _parts('', {k: v for k, v in config.items() if k not in ('net', 'measures', 'optimizer')})
-  found |= _parts('', {'net': config['net']} if 'net' in config and 'name' in config['net'] else {})
+      usual = {f.name: f.default for f in dataclasses.fields(net_lib.Net) if _is_spec(f.default)}
+    found |= _parts('net', {**usual, **config['net']})
+  found |= _parts('', {k: v for k, v in config.items() if k not in ('net', 'measures')})
   for name, spec in (config['measures'] if 'measures' in config else {}).items():
     if spec is not None:
       found.add(plugin.component(study.aspect_of(spec, name), spec['name']))

@@ -99,11 +99,10 @@ def _ranks(values, assertion) -> np.ndarray:
   if values.shape[1] == 1:                           # the metric is a correlation already
     return np.arctanh(np.clip(values[:, 0], -.999, .999))
   order = assertion.get('order', tuple(range(values.shape[1])))
-  most = 1 - 6 / (len(order) ** 3 - len(order))
   out = np.full(len(values), np.nan)
   whole = np.isfinite(values).all(1)
   if whole.any():
-    out[whole] = np.arctanh(np.clip(inference.rank_correlation(values[whole], order), -most, most))
+    out[whole] = inference.rank_z(inference.rank_correlation(values[whole], order), len(order))
   return out
 
 
@@ -289,13 +288,16 @@ def _budget(claim, table) -> dict:
 
 def _complete(claim, table, ran: int) -> dict:
   wanted = [(arm, seed) for arm in claim.arms for seed in range(max(ran, 1))]
-  names = {a['metric'] for a in (*claim.assertions.values(), *claim.controls.values()) if a['kind'] != 'identity'}
+  # An arm may lack what no assertion asks of it: an ablation without passive latents has no share of them.
+  asked = [(a['metric'], a['arms']) for a in (*claim.assertions.values(), *claim.controls.values())
+           if a['kind'] != 'identity']
   def there(key):
     row = table.get(key)
     if row is None or row['status'] not in ('done', 'diverged'):
       return False
+    names = {metric for metric, arms in asked if key[0] in arms and metric in row['metrics']}
     return row['status'] == 'diverged' or all(
-        row['metrics'][n] is not None and math.isfinite(row['metrics'][n]) for n in names if n in row['metrics'])
+        row['metrics'][n] is not None and math.isfinite(row['metrics'][n]) for n in names)
   missing = [key for key in wanted if not there(key)]
   worst = max((sum(a == arm for a, _ in missing) / max(ran, 1) for arm in claim.arms), default=0.)
   diverged = sum(row['status'] == 'diverged' for row in table.values())

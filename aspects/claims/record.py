@@ -136,13 +136,12 @@ def settle(folder: Folder, new: Iterable[Mapping]) -> list[dict]:
         file.write(json.dumps(line) + '\n')
   q = q_values(known.values())
   stored = {id: p.read_text() for id in known if (p := folder.record(id)).exists()}
+  known = {id: {**record, 'verdict': {**record['verdict'], 'q': q[id]}} for id, record in known.items()}
   for id, record in known.items():
-    record = {**record, 'verdict': {**record['verdict'], 'q': q[id]}}
     if id not in stored or stored[id] != dump(record):
       save(folder, record)
-  records = folder.records()
-  files.write(folder.ledger, (json.dumps(ledger(records.values()), indent=1) + '\n').encode())
-  return list(records.values())
+  files.write(folder.ledger, (json.dumps(ledger(known.values()), indent=1) + '\n').encode())
+  return list(known.values())
 
 
 def q_values(records: Iterable[Mapping]) -> dict[str, float | None]:

@@ -237,6 +237,7 @@ class Campaign:
     self.look = {id: 0 for id in plans}
     self.records: dict[str, dict] = {}
     self.rows = {id: self._known(id) for id in plans}
+    self.recorded = {id: set(rows) for id, rows in self.rows.items()}
     self.cells: dict[str, tuple[str, dict]] = {}
     self.collected: set[str] = set()
 
@@ -253,8 +254,7 @@ class Campaign:
           f'{id}: its spec was edited after its rows (record {record["registered"]["spec_hash"][:12]}, config '
           f'{self.plans[id].claim.hash[:12]}); a registered spec stays as it is: undo the edit, or register an '
           f'amendment: claim.id={id.split("/")[0]}/{number + 1}, amends={id!r}')
-    kept = {row['key']: row for row in record['runs'] if row['status'] in ('done', 'diverged') or not self.retry}
-    return kept
+    return {row['key']: row for row in record['runs'] if row['status'] in ('done', 'diverged') or not self.retry}
 
   @property
   def finished(self) -> bool:
@@ -309,15 +309,11 @@ class Campaign:
       self.look[id] += 1
       return [f'{id}: not decided at {seeds} seeds, going on to {claim.looks[self.look[id]]}']
     new = record_lib.compose(claim, [_stored(r) for r in rows], self.registered[id], provenance(self.plans[id], rows))
-    if self.folder is not None and not self._same(id, new):
+    # Rows that the record has already: then nothing was computed and nothing is written.
+    if self.folder is not None and not {row['key'] for row in new['runs']} <= self.recorded[id]:
       record_lib.settle(self.folder, [new])
     self.records[id] = new
     return [f'{id}: {new["verdict"]["value"]} ({new["verdict"]["reason"]}) at {seeds} seeds']
-
-  def _same(self, id: str, new: Mapping) -> bool:
-    """Whether the record holds these rows already: then nothing was computed and nothing is written."""
-    path = self.folder.record(id, self.plans[id].claim.scale)
-    return path.exists() and all(row['key'] in path.read_text() for row in new['runs'])
 
 
 def _good(result: Mapping) -> bool:

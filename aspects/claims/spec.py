@@ -101,6 +101,11 @@ def find(root: pathlib.Path) -> dict[str, pathlib.Path]:
           if path.name != '__init__.py'}
 
 
+def registers(path: pathlib.Path) -> bool:
+  """Whether a config has a claim; the others of its folder are plain studies."""
+  return 'common.claim(' in path.read_text()
+
+
 def choose(what: str, root: pathlib.Path) -> dict[str, pathlib.Path]:
   """The configs meant by `all`, a family, a system, an id `system/1`, a path, or several of these by comma.
 
