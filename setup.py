@@ -7,7 +7,7 @@ RUN = ['absl-py', 'array-record>=0.8', 'flax>=0.12.8,<0.13', 'grain>=0.2.18', 'h
        'tensorflow-datasets>=4.9.10', 'threadpoolctl', 'tqdm', 'xarray>=2026.2']
 SLURM = ['submitit>=1.5.4']
 BENCH = ['calibrated-similarity==0.1.1', 'pytorch-cka==1.1.3', 'rsatoolbox==0.3.2', 'torch', 'torch-cka==0.21']
-TEST = ['ipykernel', 'kubernetes-validate>=1.37', 'nbclient', 'nbformat', 'pytest>=9', 'pytest-xdist', *SLURM]
+TEST = ['ipykernel', 'kubernetes-validate>=1.37', 'nbclient', 'nbformat', 'pytest>=9', 'pytest-timeout', 'pytest-xdist', *SLURM]
 
 setuptools.setup(
     name='aspects',
