@@ -40,7 +40,8 @@ class Block(nn.Module):
     sublayers = {}
     if self.mixer is not None:
       mixer = plugin.build('mixers', self.mixer, dtype=self.dtype, name='mixer')
-      sublayers['mixer'] = lambda h: mixer(h, mask=mask, positions=positions)
+      where = {'layer': layer} if getattr(mixer, 'by_layer', False) else {}
+      sublayers['mixer'] = lambda h: mixer(h, mask=mask, positions=positions, **where)
     if self.channel is not None:
       sublayers['channel'] = plugin.build('channels', self.channel, dtype=self.dtype, name='channel')
     join = plugin.build('placements', self.placement, norm=self.norm, branch=self.branch, depth=self.depth,
@@ -60,8 +61,10 @@ class BlockSpec:
 class Net(nn.Module):
   """A residual network of `depth` blocks and `width` units; called with inputs [B, ...] and an optional mask [B, T].
 
-  `stages` splits it: each is `(depth, width)`, with `transition` between; then `depth` and `width` are unused.
-  Parts that are None are left out. `outputs` is the size of the head.
+  `stages` splits it: each is `(depth, width)`, with `transition` between, one spec or a tuple of as many as there are
+  boundaries; then `depth` and `width` are unused. Parts that are None are left out; `final_norm=False` leaves out the
+  norm before the head. `outputs` is the size of the head. `positions` [T] or [B, T] are 0, 1, ... unless given;
+  `types` int [B, T] are the segments of a text, for an embedding that tells them apart.
   """
   outputs: int
   embed: Spec
@@ -75,6 +78,7 @@ class Net(nn.Module):
   transition: Spec | None = None
   depth: int = 4
   width: int = 64
+  final_norm: bool = True
   stages: tuple[tuple[int, int], ...] = ()
   dtype: str = 'float32'
 
@@ -85,22 +89,28 @@ class Net(nn.Module):
     super().__post_init__()
 
   @nn.compact
-  def __call__(self, inputs: Array, mask: Array | None = None) -> Array:
+  def __call__(self, inputs: Array, mask: Array | None = None, positions: Array | None = None,
+               types: Array | None = None) -> Array:
     stages = self.stages or ((self.depth, self.width),)
     total, layer = sum(depth for depth, _ in stages), 0
     part = lambda family, spec, name, **given: plugin.build(family, spec, dtype=self.dtype, **given, name=name)
-    x = tag(self, 'embed', part('embeds', self.embed, 'embedder', width=stages[0][1])(inputs))
+    embedder = part('embeds', self.embed, 'embedder', width=stages[0][1])
+    placed = {'positions': positions, 'types': types} if getattr(embedder, 'by_position', False) else {}
+    x = tag(self, 'embed', embedder(inputs, **placed))
     for i, (depth, width) in enumerate(stages):
       if i:
-        x = part('transitions', self.transition, f'transition_{i}', width=width)(x)
+        between = self.transition[i - 1] if isinstance(self.transition, tuple) else self.transition
+        x = part('transitions', between, f'transition_{i}', width=width)(x)
       block = BlockSpec((('mixer', self.mixer), ('channel', self.channel), ('norm', self.norm),
                          ('placement', self.placement), ('branch', self.branch), ('depth', total),
                          ('dtype', self.dtype)))
       stack = plugin.build('stacks', self.stack, block=block, depth=depth, name=f'stage_{i}')
-      x = stack(x, first=layer, mask=mask, positions=jnp.arange(x.shape[1]))
+      x = stack(x, first=layer, mask=mask, positions=jnp.arange(x.shape[1]) if positions is None else positions)
       layer += depth
-    x = tag(self, 'final_norm', part('norms', self.norm, 'norm')(x, None))
-    return part('heads', self.head, 'head', outputs=self.outputs)(x, mask)
+    x = tag(self, 'final_norm', part('norms', self.norm, 'norm')(x, None) if self.final_norm else x)
+    head = part('heads', self.head, 'head', outputs=self.outputs)
+    tied = {'table': embedder.table()} if getattr(head, 'tied', False) else {}
+    return head(x, mask, **tied)
 
 
 def check(spec: Spec) -> None:
@@ -117,16 +127,24 @@ def check(spec: Spec) -> None:
     if required and field != 'outputs' and spec.get(field) is None:   # the size of the head may come from the task
       raise ValueError(f'net needs the field {field!r}')
   _check_parts(spec, 'net')
-  if len(spec.get('stages', ())) > 1 and not spec.get('transition'):
-    raise ValueError(f"net.stages has {len(spec['stages'])} stages and net.transition is not given; "
-                     "for example dict(name='strided')")
+  stages, transition = len(spec.get('stages', ())), spec.get('transition')
+  if stages > 1 and not transition:
+    raise ValueError(f"net.stages has {stages} stages and net.transition is not given; for example "
+                     "dict(name='strided')")
+  if isinstance(transition, (tuple, list)) and len(transition) != stages - 1:
+    raise ValueError(f'net.transition lists {len(transition)} parts for {stages} stages; give one for each boundary')
 
 
 def _check_parts(spec: Spec, where: str) -> None:
   for field, (family, given) in PARTS.items():
-    if spec.get(field) is not None:
-      plugin.check(family, spec[field], (*given, 'dtype'), f'{where}.{field}')
-      _check_parts(spec[field], f'{where}.{field}')
+    for part in _each(spec.get(field)):
+      plugin.check(family, part, (*given, 'dtype'), f'{where}.{field}')
+      _check_parts(part, f'{where}.{field}')
+
+
+def _each(part: Any) -> tuple:
+  """The specs of a field: none, one, or those of a tuple."""
+  return () if part is None else tuple(part) if isinstance(part, (tuple, list)) else (part,)
 
 
 def to_scanned(params: Mapping) -> dict:

@@ -8,14 +8,19 @@ from aspects.sites import tag
 
 
 class GatedMlp(nn.Module):
+  """`size` neurons, or `ratio` times the width."""
   ratio: float = 8 / 3
   act: str = 'silu'
+  size: int | None = None
+  bias: bool = False
   dtype: str = 'float32'
+  examples = ({}, {'size': 5, 'bias': True})
 
   @nn.compact
   def __call__(self, x):
     width = x.shape[-1]
-    dense = lambda size, name: nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
-    pre = tag(self, 'channel_pre', dense(int(width * self.ratio), 'pre')(x))
-    gate = tag(self, 'channel_gate', dense(int(width * self.ratio), 'gate')(x))
+    hidden = self.size or int(width * self.ratio)
+    dense = lambda size, name: nn.Dense(size, use_bias=self.bias, dtype=self.dtype, name=name)
+    pre = tag(self, 'channel_pre', dense(hidden, 'pre')(x))
+    gate = tag(self, 'channel_gate', dense(hidden, 'gate')(x))
     return dense(width, 'out')(tag(self, 'channel_act', activation(self.act)(pre) * gate))

@@ -8,13 +8,18 @@ from aspects.sites import tag
 
 
 class Mlp(nn.Module):
+  """`size` neurons, or `ratio` times the width."""
   ratio: float = 4.0
   act: str = 'gelu'
+  size: int | None = None
+  bias: bool = True
   dtype: str = 'float32'
+  examples = ({}, {'size': 5, 'bias': False, 'act': 'quick_gelu'})
 
   @nn.compact
   def __call__(self, x):
     width = x.shape[-1]
-    h = tag(self, 'channel_pre', nn.Dense(int(width * self.ratio), dtype=self.dtype, name='in')(x))
+    dense = lambda size, name: nn.Dense(size, use_bias=self.bias, dtype=self.dtype, name=name)
+    h = tag(self, 'channel_pre', dense(self.size or int(width * self.ratio), 'in')(x))
     h = tag(self, 'channel_act', activation(self.act)(h))
-    return nn.Dense(width, dtype=self.dtype, name='out')(h)
+    return dense(width, 'out')(h)

@@ -8,4 +8,5 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x, layer):
-    return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name='affine')(x)
+    # The variance about the mean: mean(x^2) - mean(x)^2 loses the digits of a stream with large units.
+    return nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, dtype=self.dtype, name='affine')(x)

@@ -27,7 +27,8 @@ class Plain(nn.Module):
     if self.scan:
       body = lambda module, x, layer: (run(module, x, layer, 'block'), None)
       body = nn.remat(body) if self.remat else body
-      loop = nn.scan(body, variable_axes={'params': 0, 'intermediates': 0, 'edits': 0},
+      loop = nn.scan(body, variable_axes={'params': 0, 'batch_stats': 0, 'cache': 0, 'intermediates': 0,
+                                                 'edits': 0},
                      split_rngs={'params': True, 'dropout': True}, length=self.depth)
       return loop(self, x, first + jnp.arange(self.depth))[0]
     for i in range(self.depth):
