@@ -81,15 +81,16 @@ class FromDirectory:
   def __init__(self, directory: str, length: int | None = None):
     self.directory = Path(directory)
     self._file = _read(self.directory)
-    self._config = _json(self.directory, 'tokenizer_config.json')
-    _check_agreement(self._file, self._config, self.directory)
-    self.limit = _limit(self.directory, self._config, self._file.truncation)
+    special = _json(self.directory, 'special_tokens_map.json')
+    self._stated = {**special, **_json(self.directory, 'tokenizer_config.json')}
+    self.limit = _limit(self.directory, self._stated, self._file.truncation)
     self.length = self.limit if length is None else length
     _check_length(self.length, self.limit, str(directory))
-    self.pad = _pad(self._file, self._config, _json(self.directory, 'special_tokens_map.json'))
+    self.pad = _pad(self._file, self._stated)
     self.vocab = 1 + max(self._file.get_vocab(with_added_tokens=True).values())
     self._file.no_truncation()
     self._file.no_padding()
+    _check_agreement(self._file, self._stated, self.directory)
     framed = self._file.num_special_tokens_to_add(False)
     if framed > self.length:
       raise ValueError(f'length {self.length} has no room for the {framed} special tokens that {directory} puts around '
@@ -104,7 +105,7 @@ class FromDirectory:
   def _cutting(self):
     """The same tokenizer with truncation: it is a state of the object, and `whole` must not have it."""
     cutting = type(self._file).from_str(self._file.to_str())
-    cutting.enable_truncation(self.length, direction=self._config.get('truncation_side', 'right'))
+    cutting.enable_truncation(self.length, direction=self._stated.get('truncation_side', 'right'))
     return cutting
 
   def _texts(self, texts: Sequence[str]) -> list[str]:
@@ -174,9 +175,9 @@ def _read(directory: Path):
     raise ValueError(f'{path} cannot be read ({error}); fetch it again, or upgrade the package tokenizers') from error
 
 
-def _limit(directory: Path, config: dict, truncation: dict | None) -> int | None:
+def _limit(directory: Path, stated: dict, truncation: dict | None) -> int | None:
   """The most tokens of a text, special ones included; None where nothing says so."""
-  said = (_json(directory, 'sentence_bert_config.json').get('max_seq_length'), config.get('model_max_length'),
+  said = (_json(directory, 'sentence_bert_config.json').get('max_seq_length'), stated.get('model_max_length'),
           truncation and truncation['max_length'])
   return next((int(n) for n in said if n is not None and n < UNLIMITED), None)
 
@@ -186,9 +187,9 @@ def _content(token: str | dict | None) -> str | None:
   return token['content'] if isinstance(token, dict) else token
 
 
-def _pad(file, config: dict, special: dict) -> int:
+def _pad(file, stated: dict) -> int:
   """The id of the padding; 0 for a tokenizer that names none, since the mask hides what stands there."""
-  name = _content(config.get('pad_token') or special.get('pad_token')) or (file.padding or {}).get('pad_token')
+  name = _content(stated.get('pad_token')) or (file.padding or {}).get('pad_token')
   if name is None:
     return 0
   if (found := file.token_to_id(name)) is None:
@@ -197,17 +198,17 @@ def _pad(file, config: dict, special: dict) -> int:
   return found
 
 
-def _check_agreement(file, config: dict, directory: Path) -> None:
+def _check_agreement(file, stated: dict, directory: Path) -> None:
   """What tokenizer_config.json says of special tokens and case is what tokenizer.json does."""
   framed = file.encode('', add_special_tokens=True).ids
   for which, place in (('bos', 0), ('eos', -1)):
-    said, token = config.get(f'add_{which}_token'), _content(config.get(f'{which}_token'))
+    said, token = stated.get(f'add_{which}_token'), _content(stated.get(f'{which}_token'))
     does = bool(framed) and token is not None and framed[place] == file.token_to_id(token)
     if said is not None and said != does:
       raise ValueError(f'{directory}: tokenizer_config.json says add_{which}_token={said}, but the post-processor of '
                        f'tokenizer.json {"adds it" if does else "does not add it"}; make the two agree')
   rule = json.loads(file.to_str()).get('normalizer') or {}
-  said = config.get('do_lower_case')
+  said = stated.get('do_lower_case')
   if rule.get('type') == 'BertNormalizer' and said is not None and said != rule['lowercase']:
     raise ValueError(f'{directory}: tokenizer_config.json says do_lower_case={said}, but the normalizer of '
                      f'tokenizer.json has lowercase={rule["lowercase"]}; make the two agree')

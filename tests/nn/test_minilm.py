@@ -36,7 +36,7 @@ def test_published_ids():
 def test_the_tokenizer_is_that_of_transformers():
   from transformers import AutoTokenizer           # seconds to import
   theirs = AutoTokenizer.from_pretrained(minilm.directory())
-  texts = ['', '[MASK] [SEP]', 'word ' * 300, 'a' * 200, 'Na\u00efve caf\u00e9s \u96ea!', 'return x  # twice\n\n>>> f(2)']
+  texts = ['', '[MASK] [SEP]', 'word ' * 300, 'a' * 200, 'Na\u00efve caf\u00e9s \u96ea!', 'x  # once\n\n>>> f(2)']
   for length in (7, 256):
     expected = theirs(texts, max_length=length, truncation=True, padding='max_length', return_tensors='np')
     ids, mask = tokens.load('minilm', length).encode(texts)
