@@ -30,10 +30,14 @@ class Tokens(NamedTuple):
 
 
 class Tokenizer(Protocol):
-  """Texts to ids at one length T: `length`; ids are in 0..vocab - 1, the padding is `pad`."""
+  """Texts to ids at one length T: `length`; ids are in 0..vocab - 1, the padding is `pad`.
+
+  `end` is the token to write after a text that is followed by another; None if its special tokens end it, or if there
+  is no such token."""
   length: int
   vocab: int
   pad: int
+  end: int | None
 
   def encode(self, texts: Sequence[str]) -> Tokens:
     """Ids and mask [N, T]: framed by special tokens, cut to T, padded to T."""
@@ -63,6 +67,7 @@ class Bytes:
 
   vocab = 256
   pad = 0
+  end = 0                                          # a byte that text does not have
 
   def __post_init__(self):
     _check_length(self.length, None, 'bytes')
@@ -95,6 +100,11 @@ class FromDirectory:
     if framed > self.length:
       raise ValueError(f'length {self.length} has no room for the {framed} special tokens that {directory} puts around '
                        f'a text; give at least {framed + 1}')
+
+  @functools.cached_property
+  def end(self) -> int | None:
+    name, added = _content(self._stated.get('eos_token')), self._file.encode('a').special_tokens_mask
+    return None if name is None or any(added[-1:]) else self._file.token_to_id(name)
 
   @functools.cached_property
   def _lower(self) -> bool:
