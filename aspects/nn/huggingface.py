@@ -7,6 +7,7 @@ parameter that nothing fills: a network that is almost right is worse than none.
 from concurrent import futures
 import functools
 import json
+import math
 import os
 import pathlib
 import re
@@ -43,7 +44,9 @@ class Import(NamedTuple):
   """What an importer makes of a config: the spec of a net, the keys, an example of its input without the batch axis.
 
   `prefix` stands before the names of the body where a head is stored beside it. Tensors matched by `buffers` (regular
-  expressions) are constants that follow from the config. `copies` {name: other}: tensors stored twice.
+  expressions) are constants that follow from the config; those matched by `spare` belong to heads that this network does
+  not have. Both are written back as they were read. `copies` {name: other}: tensors stored twice. `older` {regular
+  expression: its replacement}: names that older files have instead.
   """
   spec: Mapping[str, Any]
   keys: Iterable[Key]
@@ -51,6 +54,12 @@ class Import(NamedTuple):
   prefix: str = ''
   buffers: tuple[str, ...] = ()
   copies: Mapping[str, str] = {}
+  spare: tuple[str, ...] = ()
+  older: Mapping[str, str] = {}
+
+  def unused(self, name: str) -> bool:
+    """Whether a tensor that no key names may be there."""
+    return any(re.fullmatch(pattern, name) for pattern in (*self.buffers, *self.spare))
 
 
 class Pretrained(NamedTuple):
@@ -101,6 +110,10 @@ class Config:
     if named[0] not in kinds:
       raise ValueError(f'{self.where}: architectures is {named!r}; supported: {", ".join(kinds)}')
     return kinds[named[0]]
+
+  def labels(self) -> int:
+    """How many classes a classifier tells apart: `id2label` or, if there is none, `num_labels`, or 2."""
+    return len(self('id2label', None) or range(self('num_labels', 2)))
 
   def rope(self, **usual: Any) -> dict[str, Any]:
     """The fields of `nn.rope.Rotary` that `rope_parameters`, or before transformers 5 `rope_theta` and `rope_scaling`,
@@ -254,7 +267,7 @@ class _Source(NamedTuple):
 def _sources(directory, imported: Import, stored: Mapping[str, tensors.Stored]) -> dict[str, _Source]:
   """{collection/path of a parameter, unrolled: the tensor it is read from}; every tensor is used once."""
   keys, copies = _named(imported, stored)
-  left = {n for n in stored if not any(re.fullmatch(b, n) for b in imported.buffers)}
+  left = {n for n in stored if not imported.unused(n)}
   out = {}
   for k in keys:
     if k.theirs not in stored:
@@ -280,13 +293,15 @@ def _sources(directory, imported: Import, stored: Mapping[str, tensors.Stored]) 
 
 
 def _named(imported: Import, stored: Iterable[str]) -> tuple[list[Key], dict[str, str]]:
-  """Keys and copies under the names that are stored: a body that was saved alone has no prefix."""
-  prefix = imported.prefix
-  if not prefix or any(n.startswith(prefix) for n in stored):
-    return list(imported.keys), dict(imported.copies)
-  bare = lambda name: name.removeprefix(prefix)
-  return ([k._replace(theirs=bare(k.theirs)) for k in imported.keys],
-          {bare(a): bare(b) for a, b in imported.copies.items()})
+  """Keys and copies under the names that are stored: a body that was saved alone has no prefix, older files older names."""
+  stored = set(stored)
+  prefix = '' if any(n.startswith(imported.prefix) for n in stored) else imported.prefix
+  def name(theirs: str) -> str:
+    theirs = theirs.removeprefix(prefix)
+    other = [re.sub(new, old, theirs) for new, old in imported.older.items() if theirs not in stored]
+    return next((n for n in other if n in stored), theirs)
+  return ([k._replace(theirs=name(k.theirs)) for k in imported.keys],
+          {name(a): name(b) for a, b in imported.copies.items()})
 
 
 def _bits(x: np.ndarray) -> np.ndarray:
@@ -363,20 +378,26 @@ def save(pretrained: Pretrained, directory: str | os.PathLike, *, shard: int = 5
     raise ValueError(f'{directory} has a config.json already; choose another directory')
   imported, _ = _described(pretrained.directory)
   stored = tensors.find(pretrained.directory)
-  keys, _ = _named(imported, stored)
-  order = {name: i for i, name in enumerate(stored)}
-  keys = sorted(keys, key=lambda k: order[k.theirs])
+  keys, copies = _named(imported, stored)
+  made = {k.theirs: k for k in keys}
+  made |= {name: made[other] for name, other in copies.items() if name in stored and name not in made}
   flat = traverse_util.flatten_dict(jax.device_get(pretrained.variables), sep='/')
-  def value(k: Key) -> np.ndarray:
+  def value(name: str) -> np.ndarray:
+    if name not in made:                             # a buffer, or of a head that the network does not have
+      return stored[name].read()
+    k = made[name]
     return np.ascontiguousarray(k.form.write(*[_unstacked(flat, f'{k.collection}/{p}') for p in k.ours]))
-  sizes = {}
-  for k in keys:
-    first = _unstacked(flat, f'{k.collection}/{k.ours[0]}')
-    sizes[k.theirs] = int(np.prod(stored[k.theirs].shape)) * first.dtype.itemsize
-  tensors.write(directory, ((k.theirs, value(k)) for k in keys), sizes, shard)
-  for path in sorted(pretrained.directory.glob('*')):
-    if path.is_file() and path.suffix in ('.json', '.txt', '.model') and path.name not in ('config.json', tensors.INDEX):
-      shutil.copyfile(path, directory / path.name)
+  def itemsize(name: str) -> int:
+    k = made.get(name)
+    return (_unstacked(flat, f'{k.collection}/{k.ours[0]}') if k else stored[name]).dtype.itemsize
+  sizes = {name: math.prod(at.shape) * itemsize(name) for name, at in stored.items()}
+  tensors.write(directory, ((name, value(name)) for name in stored), sizes, shard)
+  for path in sorted([*pretrained.directory.glob('*'), *pretrained.directory.glob('[0-9]_*/*.json')]):
+    to = directory / path.relative_to(pretrained.directory)        # folders: the modules of sentence-transformers
+    if path.is_file() and path.suffix in ('.json', '.txt', '.model') and to.name != tensors.INDEX and (
+        to != directory / 'config.json'):
+      to.parent.mkdir(exist_ok=True)
+      shutil.copyfile(path, to)
   files.write(directory / 'config.json', json.dumps(pretrained.config, indent=2).encode())     # last: it is complete
 
 

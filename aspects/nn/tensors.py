@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import struct
-from typing import Iterable, Mapping, NamedTuple
+from typing import Any, Iterable, Mapping, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -34,11 +34,11 @@ class Stored(NamedTuple):
     return np.memmap(self.path, self.dtype, 'r', self.offset, self.shape)
 
 
-def parse(path: pathlib.Path, limit: int = 100_000_000) -> dict:
-  """A JSON object of a file.
+def parse(path: pathlib.Path, limit: int = 100_000_000, kind: type = dict) -> Any:
+  """A JSON object of a file, or an array, `kind=list`.
 
   Raises:
-    ValueError: there is no such file, it is larger than `limit` bytes, or not a JSON object."""
+    ValueError: there is no such file, it is larger than `limit` bytes, or not JSON of this kind."""
   if not path.is_file():
     raise ValueError(f'there is no file {path}; a checkpoint directory in Hugging Face layout has config.json and '
                      '*.safetensors')
@@ -48,8 +48,8 @@ def parse(path: pathlib.Path, limit: int = 100_000_000) -> dict:
     out = json.loads(path.read_text(encoding='utf-8'))
   except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
     raise ValueError(f'{path} is not JSON: {error}') from error
-  if not isinstance(out, dict):
-    raise ValueError(f'{path} holds a JSON {type(out).__name__} where an object is needed')
+  if not isinstance(out, kind):
+    raise ValueError(f'{path} holds a JSON {type(out).__name__} where a {kind.__name__} is needed')
   return out
 
 
