@@ -26,6 +26,7 @@ from aspects import plugin
 from aspects import report
 from aspects import results
 from aspects import train
+from aspects.nn import huggingface
 
 # Everything that a config may say, with the sections' keys; values of the parts are theirs to check.
 SCHEMA = {
@@ -34,6 +35,8 @@ SCHEMA = {
     'comparisons': None, 'evaluation': ('split', 'examples', 'batch', 'every'),
     'analysis': ('split', 'examples', 'batch', 'when', 'call'),
     'checkpoint': ('every', 'keep'), 'mesh': ('devices', 'params')}
+# What a net may say beside the fields of `Net`: the directory of a checkpoint, and whether its parameters are left out.
+OF_PRETRAINED = ('pretrained', 'fresh')
 
 
 class Preempted(SystemExit):
@@ -106,6 +109,7 @@ def build(config) -> Study:
   arms = plain['arms'] or {'main': {}}
   base = {k: v for k, v in plain.items() if k != 'arms'}
   merged = {name: plugin.overlay(base, change, f'arms.{name}') for name, change in arms.items()}
+  merged = {name: one | {'net': pretrained_spec(one['net'])} for name, one in merged.items()}
   for name, one in merged.items():                   # names and fields of all arms, before any data are read
     check(one, f'arms.{name}: ' if len(merged) > 1 else '')
   return Study(plain['title'], plain, {name: _build_arm(name, one) for name, one in merged.items()})
@@ -137,7 +141,7 @@ def check(config: Mapping, where: str) -> None:
     plugin.check('nn', config['net'], ('outputs',), f'{where}net')
   else:
     try:
-      net_lib.check(config['net'])
+      net_lib.check({k: v for k, v in config['net'].items() if k not in OF_PRETRAINED})
     except ValueError as error:
       raise ValueError(f'{where}{error}') from error
   plugin.check('learning', config['learning'], ('steps',), f'{where}learning')
@@ -199,6 +203,8 @@ def aspect_of(spec: Any, where: str) -> str:
 def _build_arm(name: str, config: Mapping) -> Arm:
   task = plugin.build('tasks', config['task'], 'task')
   net = make_net(config['net'], task.outputs)
+  if 'pretrained' in config['net']:
+    huggingface.check(config['net']['pretrained'], net, _new_parts(config['net']))
   rule = plugin.build('learning', config['learning'], 'learning', steps=config['steps'])
   measures = {n: plugin.build(aspect_of(s, n), s, f'measures.{n}')
               for n, s in config['measures'].items() if s is not None}
@@ -245,7 +251,29 @@ def make_net(spec: Mapping, outputs: int):
   """
   if 'name' in spec:
     return plugin.build('nn', spec, 'net', outputs=outputs)
-  return net_lib.Net(**{'outputs': outputs, **{k: v for k, v in spec.items()}})
+  return net_lib.Net(**{'outputs': outputs, **{k: v for k, v in spec.items() if k not in OF_PRETRAINED}})
+
+
+def pretrained_spec(spec: Mapping) -> Mapping:
+  """`dict(pretrained=DIR, ...)` as the spec of the checkpoint with the other fields laid over; others as they are.
+
+  A `head` of another kind is new, and as large as the task asks. `fresh=True` keeps the shape and no parameter: the
+  untrained control.
+  """
+  if 'pretrained' not in spec:
+    return spec
+  base, kept = dict(huggingface.describe(spec['pretrained']).spec), {k: spec[k] for k in OF_PRETRAINED if k in spec}
+  change = {k: v for k, v in spec.items() if k not in OF_PRETRAINED}
+  if 'head' in change and change['head']['name'] != base['head']['name']:
+    base.pop('outputs')
+  out = plugin.overlay({**dict.fromkeys(plugin.fields(net_lib.Net)), **base}, change, 'net')
+  return plugin.freeze({k: v for k, v in out.items() if v is not None} | kept)
+
+
+def _new_parts(spec: Mapping) -> tuple[str, ...]:
+  """The parts of a pretrained network that do not come from its checkpoint."""
+  theirs = plugin.freeze(dict(huggingface.describe(spec['pretrained']).spec))
+  return () if 'outputs' in spec and spec['head'] == theirs['head'] else ('head',)
 
 
 # --- run ------------------------------------------------------------------------------------------------------------
@@ -337,7 +365,8 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
   paths.analyses.mkdir(parents=True, exist_ok=True)
   mesh = mesh_lib.make(arm.config['mesh']['devices'] or None)
   advance, evaluation = _programs(arm)
-  state = start or train.init(arm.net, arm.rule, arm.seeds, arm.probe.example(), arm.config['analysis']['call'])
+  state = start or train.init(arm.net, arm.rule, arm.seeds, arm.probe.example(), arm.config['analysis']['call'],
+                              _given(arm.config['net'], arm.net))
   state = jax.device_put(state, mesh_lib.shardings(mesh, state, arm.config['mesh']['params']))
   every = arm.config['evaluation']['every']
   with checkpoint.Checkpoints(paths.checkpoints, **arm.config['checkpoint']) as saved:
@@ -386,6 +415,12 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
          for name in arm.program.measures}
   out |= {name: results.load(paths.analyses / f'{name}.nc')[name].to_dataset() for name in arm.comparisons}
   return Finished({**out, 'training': _training(arm, curve)}, state)
+
+
+def _given(spec: Mapping, net) -> dict:
+  """The variables of a checkpoint that all seeds start from; none for a network that starts untrained."""
+  fresh = 'pretrained' not in spec or ('fresh' in spec and spec['fresh'])
+  return {} if fresh else huggingface.read(spec['pretrained'], net, skip=_new_parts(spec))
 
 
 @functools.lru_cache(maxsize=4)                      # by identity: an arm that is trained again compiles once

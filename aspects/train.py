@@ -3,6 +3,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple
 import zlib
 
 from flax import linen as nn
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,16 +38,31 @@ def keys(root: Array, step: Array | int, *names: str) -> dict[str, Array]:
   return {n: jax.random.fold_in(root, zlib.crc32(n.encode())) for n in names}
 
 
-def init(net: nn.Module, rule, seeds: tuple[int, ...], batch: Mapping[str, Any], call: Mapping = {}) -> State:
-  """The untrained state of one network a seed; `batch` is one example batch without a seed axis."""
+def init(net: nn.Module, rule, seeds: tuple[int, ...], batch: Mapping[str, Any], call: Mapping = {},
+         given: Mapping = {}) -> State:
+  """The untrained state of one network a seed; `batch` is one example batch without a seed axis.
+
+  `given` are variables that all seeds start from, in the place of random ones (a pretrained body).
+  """
   inputs, kwargs = network_inputs(net, batch)
-  def one(seed):
+  def one(seed, given):
     key = keys(jax.random.key(seed), 0, 'init', 'dropout')
     variables = net.init({'params': key['init'], 'dropout': key['dropout']}, *inputs, **kwargs, **dict(call))
-    extra = {k: v for k, v in variables.items() if k not in ('params', 'intermediates', 'edits')}
-    params = variables['params']
+    variables = _laid_over({k: v for k, v in variables.items() if k not in ('intermediates', 'edits', 'cache')}, given)
+    params = variables.pop('params')
+    extra = variables
     return State(jnp.int32(0), seed, jnp.int32(-1), params, rule.init(net, params, batch, extra))
-  return jax.jit(jax.vmap(one))(jnp.asarray(seeds, jnp.uint32))
+  return jax.jit(jax.vmap(one, in_axes=(0, None)))(jnp.asarray(seeds, jnp.uint32), dict(given))
+
+
+def _laid_over(variables: Mapping, given: Mapping) -> dict:
+  """`variables` with the leaves of `given` in their place, in the dtype that training keeps."""
+  flat, new = (traverse_util.flatten_dict(dict(tree)) for tree in (variables, given))
+  for path, x in new.items():
+    if path not in flat or flat[path].shape != x.shape:
+      raise ValueError(f'the parameter {"/".join(path)} {list(x.shape)} that is given is '
+                       f'{list(flat[path].shape) if path in flat else "absent"} in this network')
+  return traverse_util.unflatten_dict({k: new[k].astype(x.dtype) if k in new else x for k, x in flat.items()})
 
 
 def step(net: nn.Module, rule, state: State, batch: Mapping[str, Array]) -> tuple[State, dict[str, Array]]:
