@@ -23,8 +23,8 @@ from aspects.nn import tokens
 from aspects.plugin import nearest
 
 TEXT, LINES = ('.txt', '.md', '.rst'), ('.jsonl', '.ndjson')
-PIECE = 2 ** 20                                    # characters of a file that are tokenised at once
-BATCH = 256                                        # documents that are tokenised at once
+PIECE = 2 ** 16                                    # characters; a longer file is several documents
+BATCH, CHARACTERS = 256, 2 ** 19                   # documents and characters that are tokenised at once
 
 
 class Document(NamedTuple):
@@ -86,7 +86,7 @@ class TextFiles:
 
   `path` is a directory (its .txt, .md, .rst, .jsonl and .ndjson files at any depth, none hidden), a file, or a glob, in
   which every match counts. A line of a JSON lines file is a document, its text is in `field`; blank lines are passed
-  over. Another file is one document; one of more than 2**20 characters is several, cut at line ends. Files are UTF-8.
+  over. Another file is one document; one of more than 2**16 characters is several, cut at line ends. Files are UTF-8.
   Documents of white space alone are left out. `tokenizer` is 'bytes', 'minilm' or a Hugging Face directory, whose
   special tokens frame every document.
 
@@ -182,7 +182,7 @@ class TextFiles:
       raise ValueError(f'label is {self.label!r}, a field of JSON lines, but {path} is none ({", ".join(LINES)}); '
                        f'leave label out, or let path match JSON lines alone')
     test = side(path.relative_to(root).as_posix())
-    for lines in batches((line for _, line in read(path)), None, len):
+    for lines in batches((line for _, line in read(path)), len, PIECE):
       yield Document(''.join(lines), None, test, str(path))
 
   def _fields(self, line: str, where: str) -> tuple[str, Any]:
@@ -210,7 +210,7 @@ class TextFiles:
     with tempfile.TemporaryFile() as train, tempfile.TemporaryFile() as test:
       files, sizes, labels = (train, test), ([0], [0]), ([], [])
       documents = (d for d in self.documents() if d.text.strip())
-      for batch in batches(documents, BATCH, lambda d: len(d.text)):
+      for batch in batches(documents, lambda d: len(d.text), CHARACTERS, BATCH):
         for document, ids in zip(batch, self._ids([d.text for d in batch])):
           if self.label is not None or self.packed or len(ids) > 1:
             files[document.test].write(ids.astype(dtype).tobytes())
@@ -290,13 +290,13 @@ def drawn(key: str, share: float) -> bool:
   return int.from_bytes(digest[:8], 'big') < share * 2 ** 64
 
 
-def batches(items: Iterable, count: int | None, size: Callable[[Any], int]) -> Iterator[list]:
-  """Lists of consecutive items: of `count`, or as soon as their sizes reach PIECE."""
+def batches(items: Iterable, size: Callable[[Any], int], limit: int, count: int | None = None) -> Iterator[list]:
+  """Lists of consecutive items: a list ends as soon as their sizes reach `limit`, or at `count` items."""
   held, total = [], 0
   for item in items:
     held.append(item)
     total += size(item)
-    if len(held) == count or total >= PIECE:
+    if len(held) == count or total >= limit:
       yield held
       held, total = [], 0
   if held:
