@@ -70,8 +70,9 @@ class Site(NamedTuple):
 
 # --- discovery ------------------------------------------------------------------------------------------------------
 
-def _apply(net, variables, inputs, kwargs, modules: bool):
-  """(outputs, intermediates, trace) of one application; with `modules` the outputs of all modules are sown too."""
+def _apply(net, variables, inputs, kwargs, modules: bool, keep=()):
+  """(outputs, intermediates, trace, collections `keep` after it) of one application; with `modules` the outputs of all
+  modules are sown too."""
   def note(call, args, kwargs, context):
     out = call(*args, **kwargs)
     if modules and context.method_name == '__call__':
@@ -81,11 +82,11 @@ def _apply(net, variables, inputs, kwargs, modules: bool):
   token = _trace.set(trace := [])
   try:
     with nn.intercept_methods(note):
-      out, state = net.apply(variables, *inputs, mutable=['intermediates'],
+      out, state = net.apply(variables, *inputs, mutable=['intermediates', *keep],
                              capture_intermediates=lambda _, method: modules and method == '__call__', **kwargs)
   finally:
     _trace.reset(token)
-  return out, state.get('intermediates', {}), trace
+  return out, state.get('intermediates', {}), trace, {name: state[name] for name in keep}
 
 
 class _Found(NamedTuple):
@@ -241,7 +242,7 @@ class Map(NamedTuple):
   specs: dict[str, jax.ShapeDtypeStruct]
 
 
-def survey(net: nn.Module, variables, *inputs, modules: bool | None = None, **kwargs) -> Map:
+def survey(net: nn.Module, variables, *inputs, modules: bool | None = None, keep=(), **kwargs) -> Map:
   """Finds the sites of `net` by tracing it abstractly; nothing runs.
 
   `modules=True` adds the outputs of all modules by path; None adds them only if the network has no tag.
@@ -251,7 +252,7 @@ def survey(net: nn.Module, variables, *inputs, modules: bool | None = None, **kw
   """
   kept = {}
   def trace(variables, *inputs):
-    _, intermediates, passed = _apply(net, variables, inputs, kwargs, modules is not False)
+    _, intermediates, passed, _ = _apply(net, variables, inputs, kwargs, modules is not False, keep)
     found = _occurrences(passed, intermediates)
     kept['tagged'] = _tagged_sites([f for f in found if f.slot != '__call__'])
     kept['modules'] = {} if modules is None and kept['tagged'] else _module_sites(
@@ -437,16 +438,17 @@ def matches(pattern: str, names: Iterable[str]) -> bool:
     return False
 
 
-def record_sites(net, variables, inputs, record, edits, kwargs):
-  """The traceable body of `forward`."""
-  known = survey(net, variables, *inputs, **kwargs)
+def record_sites(net, variables, inputs, record, edits, kwargs, keep=()):
+  """The traceable body of `forward`; with collections to `keep`, what they hold afterwards is returned, too."""
+  known = survey(net, variables, *inputs, keep=keep, **kwargs)
   if not all(matches(p, known.specs) for p in (*record, *edits)):
-    known = survey(net, variables, *inputs, modules=True, **kwargs)
+    known = survey(net, variables, *inputs, modules=True, keep=keep, **kwargs)
   wanted = select(record, known.specs)
   planted = plant(edits, known)
   if planted:
     variables = {**variables, 'edits': planted}
-  out, intermediates, trace = _apply(net, variables, inputs, kwargs, any(n in known.modules for n in wanted))
+  modules = any(n in known.modules for n in wanted)
+  out, intermediates, trace, kept = _apply(net, variables, inputs, kwargs, modules, keep)
   read = {(path, slot) for path, slot, shapes in trace if shapes is None}
   for *path, slot in _flatten(planted):
     if (tuple(path), slot) not in read:
@@ -454,7 +456,7 @@ def record_sites(net, variables, inputs, record, edits, kwargs):
                        "write nn.scan(..., variable_axes={'params': 0, 'intermediates': 0, 'edits': 0})")
   # An OrderedDict leaves jit in the order it was made; a dict would come back sorted by name.
   acts = collections.OrderedDict((n, (known.tagged | known.modules)[n].read(intermediates)) for n in wanted)
-  return out, acts
+  return (out, acts, kept) if keep else (out, acts)
 
 
 class _Same:

@@ -383,7 +383,8 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
       raise Preempted(f'{arm.name}: stopped at step {step}{where}; the same command goes on')
 
     def visit(step, state, info):
-      if (every and step % every == 0 or step == arm.steps) and not (curve and curve[-1]['step'] >= step):
+      last = every is not None and step == arm.steps
+      if (every and step % every == 0 or last) and not (curve and curve[-1]['step'] >= step):
         check(state)
         curve.append(_row(arm, step, state, info, evaluation, mesh))
         bar.set_postfix_str(' '.join(f'{k} {np.mean(v):.3f}' for k, v in curve[-1].items()

@@ -13,7 +13,7 @@ def base() -> ConfigDict:
       task=dict(),
       net=dict(),
       learning=dict(),
-      # The training curve: a pass over `examples` (0: all) of `split` every so many steps.
+      # The training curve: a pass over `examples` (0: all) of `split` every so many steps, and at the end; None: never.
       evaluation=dict(split='test', examples=512, batch=256, every=50),
       # The measures: the same examples at each of these shares of the training. `call` goes to the network.
       analysis=dict(split='test', examples=0, batch=128, when=(0.0, 0.1, 0.3, 1.0), call=dict()),

