@@ -13,8 +13,9 @@ class Patches(nn.Module):
   """[B, H, W, C] -> [B, T, D] with T = (H / size) * (W / size), and in front the class token, the token of distillation
   (`distilled`; DeiT, arXiv:2012.12877) and `registers` without positions (arXiv:2309.16588).
 
-  `grid` (rows, columns) are the patches that the table of positions is for; images of another size get it resized. By
-  default the table is as large as the first image. `norm` is applied to the sum (CLIP, arXiv:2103.00020).
+  `grid` (rows, columns) are the patches that the table of positions is for; images of another size get it resized,
+  `antialias`ed or not. By default the table is as large as the first image. `norm` is applied to the sum (CLIP,
+  arXiv:2103.00020).
   """
   takes = (((4, 6, 3), 'float32'),)
   examples = ({}, {'class_token': False}, {'distilled': True, 'registers': 2, 'grid': (3, 3), 'bias': False,
@@ -26,6 +27,7 @@ class Patches(nn.Module):
   registers: int = 0
   bias: bool = True
   grid: tuple[int, int] | None = None
+  antialias: bool = False
   norm: Mapping[str, Any] | None = None
   dtype: str = 'float32'
 
@@ -45,7 +47,7 @@ class Patches(nn.Module):
     front = [token(name) for name, there in (('class_token', self.class_token), ('distilled_token', self.distilled))
              if there]
     place = self.param('position', start, (1, len(front) + grid[0] * grid[1], self.width))[0]
-    place = jnp.concatenate([place[:len(front)], resized(place[len(front):], grid, here)])
+    place = jnp.concatenate([place[:len(front)], resized(place[len(front):], grid, here, self.antialias)])
     x = jnp.concatenate([*front, x], 1)
     x = x + jnp.broadcast_to(place[None], x.shape).astype(x.dtype)
     if self.registers:

@@ -12,18 +12,29 @@ def cubic(old: int, new: int, a: float = -0.75) -> np.ndarray:
   left, out = np.floor(at).astype(int), np.zeros((new, old))
   for tap in range(-1, 3):
     d = np.abs(at - (left + tap))
-    weight = np.where(d <= 1, (a + 2) * d ** 3 - (a + 3) * d ** 2 + 1,
-                      np.where(d < 2, a * d ** 3 - 5 * a * d ** 2 + 8 * a * d - 4 * a, 0))
-    np.add.at(out, (np.arange(new), np.clip(left + tap, 0, old - 1)), weight)
+    np.add.at(out, (np.arange(new), np.clip(left + tap, 0, old - 1)), _kernel(d, a))
   return out
 
 
-def resized(table: Array, grid: tuple[int, int], new: tuple[int, int]) -> Array:
+def smooth(old: int, new: int, a: float = -0.5) -> np.ndarray:
+  """float64 [new, old]: the same with antialiasing: the kernel as wide as a new part, nothing beyond the edge (Pillow)."""
+  wide = max(old / new, 1)
+  d = np.abs((np.arange(old) + 0.5)[None] - (np.arange(new) + 0.5)[:, None] * old / new) / wide
+  out = _kernel(d, a)
+  return out / out.sum(1, keepdims=True)
+
+
+def _kernel(d: np.ndarray, a: float) -> np.ndarray:
+  return np.where(d <= 1, (a + 2) * d ** 3 - (a + 3) * d ** 2 + 1,
+                  np.where(d < 2, a * d ** 3 - 5 * a * d ** 2 + 8 * a * d - 4 * a, 0))
+
+
+def resized(table: Array, grid: tuple[int, int], new: tuple[int, int], antialias: bool = False) -> Array:
   """A table [rows * columns, D] of `grid` as one of `new`, in float32 or better."""
   if tuple(grid) == tuple(new):
     return table
   exact = jnp.promote_types(table.dtype, jnp.float32)
-  rows, columns = (jnp.asarray(cubic(o, n), exact) for o, n in zip(grid, new))
+  rows, columns = (jnp.asarray((smooth if antialias else cubic)(o, n), exact) for o, n in zip(grid, new))
   cells = table.reshape(*grid, table.shape[-1]).astype(exact)
   out = jnp.einsum('ra,cb,abd->rcd', rows, columns, cells, precision=jax.lax.Precision.HIGHEST)
   return out.reshape(-1, table.shape[-1]).astype(table.dtype)

@@ -64,5 +64,8 @@ def test_the_logits_are_a_linear_map_of_what_is_pooled(case):
   variables, apply = head(case)
   logits, acts = apply(variables, stream(1), MASK)
   read = np.float64(acts.get('pooled', stream(1)))
-  params = variables['params']['logits_map']
-  np.testing.assert_allclose(read @ np.float64(params['kernel']) + np.float64(params.get('bias', 0)), logits, atol=1e-5)
+  params = variables['params']
+  maps = [params[name] for name in ('logits_map', 'distilled_map') if name in params]
+  tokens = [read] if len(maps) == 1 else [read[:, i] for i in range(len(maps))]     # each map reads one of its own
+  of = [x @ np.float64(m['kernel']) + np.float64(m.get('bias', 0)) for x, m in zip(tokens, maps, strict=True)]
+  np.testing.assert_allclose(np.mean(of, 0), logits, atol=1e-5)

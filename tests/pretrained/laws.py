@@ -1,4 +1,4 @@
-"""Laws of all importers of language models: the test of an architecture derives a class from `Laws` and fills its fields.
+"""Laws of the importers of language models: the test of an architecture derives a class from `Laws` and fills it.
 
 The oracle is a tiny random network of transformers with hooks on its modules. `layout` says which of its tensors each
 site is; `{i}` is the layer, `.in` what a module is handed; (module, function) where a site is a part of a tensor.
@@ -44,6 +44,7 @@ class Laws:
   config = ''                # a configuration class of transformers
   cases = {}                 # {name: (a class of transformers, fields of the config)}
   layout = layout()
+  usual = {'vocab_size': VOCAB}                      # fields that all cases have
   prefix = 'model.'          # stands before the names of the body in a model with a head
   refused = ()               # ((field, a value that is not supported, what the error names), ...)
 
@@ -131,7 +132,7 @@ class Laws:
 @functools.cache
 def torch_net(cls, case):
   kind, fields = cls.cases[case]
-  return reference.model(kind, getattr(transformers, cls.config)(**{'vocab_size': VOCAB, **fields}))
+  return reference.model(kind, getattr(transformers, cls.config)(**{**cls.usual, **fields}))
 
 
 @functools.cache
@@ -302,7 +303,8 @@ def wrong(params):
   if 'gate' in channel:
     swapped = {**channel, 'pre': channel['gate'], 'gate': channel['pre']}
     yield 'the branches of the gated unit swapped', changed(channel=swapped)
-  norms = sorted(right['residual'])
-  if len(norms) > 1:
-    swapped = {**right['residual'], norms[0]: right['residual'][norms[1]], norms[1]: right['residual'][norms[0]]}
-    yield f'{norms[0]} and {norms[1]} swapped', changed(residual=swapped)
+  for kind in ('norm', 'branch'):
+    names = [n for n in sorted(right['residual']) if kind in n]
+    if len(names) > 1:
+      swapped = {**right['residual'], names[0]: right['residual'][names[1]], names[1]: right['residual'][names[0]]}
+      yield f'{names[0]} and {names[1]} swapped', changed(residual=swapped)
