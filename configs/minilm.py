@@ -25,7 +25,7 @@ def get_config(scale=''):
       intrinsic_dimension=dict(name='features/intrinsic_dimension', sites=stream),
       cka=dict(name='correlations/cka', sites=stream, pool='mean'),
       significance=dict(name='correlations/significance', sites=stream, pool='mean', draws=499),
-      probe=dict(name='representations/probe', sites=stream, pool='mean'),
+      probe=dict(name='representations/probe', sites=stream, pool='mean', classes=8),
       contribution=dict(name='depth/contribution'),
       stream=dict(name='depth/stream'),
       density=dict(name='locality/density', sites=('channel_act.*',)),

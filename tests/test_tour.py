@@ -84,7 +84,7 @@ def test_a_browser_shows_the_report_of_the_tour(tour, width, tmp_path):
     browser.close()
 
 
-@pytest.mark.parametrize('name, count', [('tour', 2), ('correlations', 6)])
+@pytest.mark.parametrize('name, count', [('tour', 2), ('correlations', 6), ('pretrained', 3)])
 def test_a_notebook_runs_and_shows_its_figures(name, count):
   notebook = nbformat.read(ROOT / 'colab' / f'{name}.ipynb', as_version=4)
   nbclient.NotebookClient(notebook, timeout=600, resources={'metadata': {'path': str(ROOT)}}).execute()

@@ -31,7 +31,7 @@ class MultiHead(nn.Module):
   w tokens up to its own; 0 is no window.
 
   With the collection `cache` mutable, keys and values are kept: `mask` [B, S] then covers all S places of the cache,
-  and the tokens of this call are the next ones; see `aspects.generate`.
+  and the tokens of this call are the next ones; see `nn.generation`.
 
   Sites: q, z [B, T, H, d]; k, v [B, T, kv_heads, d]; q_rot, k_rot, as they meet, if there is `rotary` or `qk_norm`;
   attn_scores, attn_probs [B, H, T, T].
@@ -131,7 +131,7 @@ class MultiHead(nn.Module):
       raise ValueError('a cache of keys and values needs a mask [B, S] of all its places; use aspects.generate')
     shape = (k.shape[0], mask.shape[1], *k.shape[2:])
     both = []
-    for name, new in (('key', k), ('value', v)):
+    for name, new in (('keys', k), ('values', v)):
       kept = self.variable('cache', name, jnp.zeros, shape, new.dtype)
       kept.value = jax.lax.dynamic_update_slice_in_dim(kept.value, new, at[0], 1)
       both.append(kept.value)
