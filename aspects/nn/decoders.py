@@ -1,5 +1,5 @@
-"""What the importers of Llama's kind share: RMS norms, rotary positions, grouped queries, gated units, and their names."""
-from typing import Any
+"""What the importers of Llama's kind share: RMS norms, rotary positions, grouped queries, gated units, their names."""
+from typing import Any, Callable, Mapping
 
 import jax
 import numpy as np
@@ -28,6 +28,8 @@ def windows(c: Config, depth: int, size: int | None, kinds: list[str] | None) ->
   """`window` of a mixer: `size` where `layer_types` says sliding_attention, 0 where it says full_attention."""
   if kinds is None:
     return size or 0
+  if size == 0:
+    raise ValueError(f'{c.where}: sliding_window is 0; without windows it is null')
   if len(kinds) != depth:
     raise ValueError(f'{c.where}: layer_types has {len(kinds)} entries for {depth} layers')
   known = {'full_attention': 0, 'sliding_attention': size}
@@ -38,20 +40,39 @@ def windows(c: Config, depth: int, size: int | None, kinds: list[str] | None) ->
   return periodic([known[kind] for kind in kinds])
 
 
+def layer_kinds(c: Config, depth: int, sliding: Callable[[int], bool]) -> list[str]:
+  """`layer_types`, or, before it existed, sliding_attention in the layers i with sliding(i)."""
+  kinds = c('layer_types', None)
+  return kinds if kinds is not None else [
+      'sliding_attention' if sliding(i) else 'full_attention' for i in range(depth)]
+
+
+def later_windows(c: Config) -> Any:
+  """`window` in Qwen's way: off by default, else in the layers from max_window_layers on."""
+  depth, used = c('num_hidden_layers'), c.only('use_sliding_window', False, True)
+  size, first = c('sliding_window', 4096) if used else None, c('max_window_layers', 28)
+  c.leave('sliding_window')
+  return windows(c, depth, size, layer_kinds(c, depth, lambda i: size is not None and i >= first))
+
+
 def decoder(c: Config, unembeds: bool, *, bias: bool, epsilon: float, act: str, out_bias: bool = False,
             channel_bias: bool = False, qk_norm: bool = False, window: Any = 0, rotary: Any = None,
             scale: float | None = None, soft_cap: float | None = None, head_cap: float | None = None,
             offset: float = 0.0, embed_scale: float = 1.0, peri: bool = False, tied: bool | None = None,
-            head_size: int | None = None) -> Import:
-  """A decoder of Llama's kind; `tied` is the default of tie_word_embeddings."""
-  width, depth, heads, vocab = (c(n) for n in ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'vocab_size'))
-  kv_heads = c('num_key_value_heads', None) or heads
-  size = head_size or c('head_dim', None) or width // heads
-  hidden, tied = c('intermediate_size'), c.only('tie_word_embeddings', *((True, False) if tied else (False, True)))
+            head_size: int | None = None, usual: Mapping[str, Any] = {}) -> Import:
+  """A decoder of Llama's kind; `tied` is the default of tie_word_embeddings, `usual` has those of other fields."""
+  get = lambda name, *default: c(name, *((usual[name],) if name in usual else default))
+  width, depth, heads = (get(n) for n in ('hidden_size', 'num_hidden_layers', 'num_attention_heads'))
+  vocab, kv_heads = get('vocab_size'), get('num_key_value_heads', None) or heads
+  size = head_size or get('head_dim', None) or width // heads
+  hidden, tied = get('intermediate_size'), c.only('tie_word_embeddings', *((True, False) if tied else (False, True)))
+  if rotary is None:
+    rotary = c.rope()
+    keys.checked(rotary['share'], f'{c.where}: partial_rotary_factor', (1.0,))
   c.leave('max_position_embeddings', 'head_dim')     # rotary positions have no table
   rms = dict(name='rms', epsilon=epsilon, **({'offset': offset} if offset else {}))
   mixer = dict(name='attention', heads=heads, kv_heads=kv_heads, head_size=size, causal=True, bias=bias,
-               out_bias=out_bias, rotary=rotary if rotary is not None else c.rope(), window=window)
+               out_bias=out_bias, rotary=rotary, window=window)
   for name, value in (('qk_norm', rms if qk_norm else None), ('scale', scale), ('soft_cap', soft_cap)):
     if value is not None:
       mixer[name] = value
