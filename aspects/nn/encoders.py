@@ -9,17 +9,17 @@ from aspects.nn.decoders import activation
 from aspects.nn.huggingface import Config, Import
 from aspects.nn.keys import Key
 
-# Tensors of heads that a network with this head does not have.
+# Tensors that a network with this head does not use. The bias beside that of an untied decoder is none of transformers'.
 POOLER = r'(.*\.)?pooler\..*'
-SPARE = {'embedding': (POOLER, r'(cls|lm_head|classifier)\..*'), 'unembed': (POOLER, r'cls\.seq_relationship\..*'),
-         'classify': ()}
+SPARE = {'embedding': (POOLER, r'(cls|lm_head|classifier)\..*'), 'classify': (POOLER,),
+         'unembed': (POOLER, r'cls\.seq_relationship\..*', r'(cls\.predictions|lm_head)\.bias')}
 
 
 def encoder(c: Config, prefix: str, heads: Mapping[str, Any], *, offset: int = 0, types: int = 2,
             older: Mapping[str, str] | None = None) -> Import:
   """An encoder of BERT's kind whose body is called `prefix`; `offset` rows of the position table are not used.
 
-  `heads` {class: f(c) -> (spec of the head, its size, keys, copies)}; a body alone, or in a directory of
+  `heads` {class: f(c, norm, tied) -> (spec of the head, its size, keys, copies)}; a body alone, or in a directory of
   sentence-transformers whatever its class, has the head `embedding`. Tensors of heads that are not used are spare.
   """
   width, depth, count, vocab = (c(n) for n in ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'vocab_size'))
@@ -29,7 +29,7 @@ def encoder(c: Config, prefix: str, heads: Mapping[str, Any], *, offset: int = 0
   c.only('is_decoder', False)
   c.only('add_cross_attention', False)
   c.only('is_encoder_decoder', False)
-  make, tied = c.head(**heads), c('tie_word_embeddings', True)
+  make, tied = c.head(**heads), c.only('tie_word_embeddings', True, False)
   norm = dict(name='layer', epsilon=c('layer_norm_eps', 1e-12))
   sentence = sentences.head(c, width)
   head, outputs, found, copies = make(c, norm, tied) if make and not sentence else (

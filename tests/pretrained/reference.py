@@ -23,7 +23,7 @@ def model(kind, config, seed=0):
     net = getattr(transformers, kind)._from_config(config, attn_implementation='eager').eval()
   with torch.no_grad():
     for parameter in net.parameters():
-      parameter.normal_(0, 0.5 / parameter.shape[-1] ** 0.5).add_(0.1)
+      parameter.normal_(0, 0.5 / (parameter.shape[-1] if parameter.ndim else 1) ** 0.5).add_(0.1)
     for name, buffer in net.named_buffers():
       if name.endswith('running_var'):
         buffer.uniform_(0.5, 2)
