@@ -48,6 +48,7 @@ def test_no_distance_back_tells_the_next_token():
 
 
 def test_periods_out_of_range():
-  for fields in (dict(shortest=1), dict(shortest=9, longest=8), dict(vocab=10, longest=12), dict(length=20, longest=24)):
+  for fields in (dict(shortest=1), dict(shortest=9, longest=8), dict(vocab=10, longest=12),
+                 dict(length=20, longest=24)):
     with pytest.raises(ValueError, match='periods .* must be from 2'):
       RepeatedSequences(**fields)
