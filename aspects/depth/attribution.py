@@ -33,7 +33,7 @@ KINDS = ('contribution', 'magnitude')
 
 
 class Shares(NamedTuple):
-  """Of every row [R] (an example, or a token if each has logits): what parts of the stream add to the number `logit`."""
+  """Of every row [R] (an example, or a token if each has logits): what parts of the stream add to `logit`."""
   logit: Any            # [R]
   components: Any       # {component: [R]}, `constant` among them
   parts: Any            # {site of z or channel_act: [R, heads or neurons]}
@@ -73,8 +73,9 @@ class Attributions:
     found = shares(self, acts, batch, rerun)
     weight = stats.rows(acts['logits'], batch, 'tokens')[1].astype(jnp.float32)
     # Rows of weight 0 may hold anything, NaN included.
-    total = lambda x: jnp.where(jnp.broadcast_to(weight.reshape(-1, *[1] * (x.ndim - 1)) > 0, x.shape), jnp.einsum(
-        'n,n...->n...', weight, x), 0).sum(0)
+    def total(x):
+      each = jnp.broadcast_to(weight.reshape(-1, *[1] * (x.ndim - 1)), x.shape)
+      return jnp.where(each > 0, each * x, 0).sum(0)
     both = lambda x: jnp.stack([total(x), total(jnp.abs(x))], -1)
     every = jnp.stack([found.components[c] for c in (*self.components, 'constant')], -1)
     error = jnp.abs(every.sum(-1) - found.logit)
@@ -90,7 +91,8 @@ class Attributions:
     if not sums.rows:
       raise ValueError('attribution needs a row of data; every example has weight 0 or is masked')
     mean = lambda x: x / sums.rows
-    return Sums(self.components, sums.rows, mean(sums.logit), mean(sums.components), {s: mean(sums.parts[s]) for s in self.parts})
+    parts = {s: mean(sums.parts[s]) for s in self.parts}
+    return Sums(self.components, sums.rows, mean(sums.logit), mean(sums.components), parts)
 
 
 def shares(plan: Attributions, acts, batch, rerun) -> Shares:
@@ -130,7 +132,7 @@ def within(plan: Attributions, acts, rerun, direction: Array) -> dict[str, Array
 
 
 def ends_of(name: str) -> tuple[str, str]:
-  """The raw output of the sublayer in which z or channel_act lies, and what is added: z.3 -> mixer_raw.3, mixer_out.3."""
+  """What the sublayer of z or channel_act gives, and what is added: z.3 -> mixer_raw.3, mixer_out.3."""
   slot, _, layer = name.partition('.')
   return tuple(f'{dict(PARTS.values())[slot]}_{end}.{layer}' for end in ('raw', 'out'))
 

@@ -34,8 +34,9 @@ DEPTHS = {'jump': 'depth at which the accuracy jumps', 'converge': 'depth behind
 class ConceptDepth:
   """Accuracy, loss and rate of probes [site], and the depths of jump, convergence and half of the loss.
 
-  `size` rows of each fold are kept, pooled by `pool`; labels are the batch's, [B], or [B, T] with pool `tokens`, `first`
-  or `last`. `strength` is C, over the sum of the losses of all rows. `classes` None is the width of the site `logits`.
+  `size` rows of each fold are kept, pooled by `pool`; labels are the batch's, [B], or [B, T] with pool `tokens`,
+  `first` or `last`. `strength` is C, over the sum of the losses of all rows. `classes` None is the width of
+  the site `logits`.
   """
   sites: tuple[str, ...] = ('resid_post.*',)
   classes: int | None = None

@@ -113,7 +113,7 @@ def decode_neurons(rows: np.ndarray, head: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class NeuronLmHeadDecode:
-  """The outputs that each neuron stands for: probability and entropy [site, unit], tokens and theirs [site, unit, place].
+  """The outputs that neurons stand for: probability and entropy [site, unit], tokens and theirs [site, unit, place].
 
   Args:
     sites: what the neurons read, `channel_gate` of gated units or `channel_pre`; () is the one that each layer has.
@@ -151,8 +151,9 @@ class NeuronLmHeadDecode:
     dims = ('site', 'unit', 'place')
     out = xr.Dataset({n: (dims[:x.ndim], x) for n, x in values.items()}, {
         'site': list(maps.rows), 'unit': np.arange(most), 'place': np.arange(1, self.k + 1)}, attrs=dict(
-            aspect='locality', title='Neurons decoded by the head', question='Which outputs does each neuron stand for?',
-            source='Davies 2025, arXiv:2501.02688', outputs=maps.plain.shape[1], headline='probability'))
+            aspect='locality', title='Neurons decoded by the head',
+            question='Which outputs does each neuron stand for?', source='Davies 2025, arXiv:2501.02688',
+            outputs=maps.plain.shape[1], headline='probability'))
     texts = {'probability': ('probability of the likeliest output', '1'), 'entropy': ('entropy of the outputs', 'nats'),
              'token': ('the likeliest outputs', 'number of the output'),
              'token_probability': ('probabilities of the likeliest outputs', '1')}

@@ -30,7 +30,7 @@ def at_zero(function, x) -> Linear:
 
 
 def replaced(rerun, names, record):
-  """The function {site: value} -> {site: value} that runs the network with the first in place and records the others."""
+  """The function {site: value} -> {site: value} that runs the network with these in place and records others."""
   return lambda values: dict(rerun({n: edits.Replace(value=values[n]) for n in names}, tuple(record))[1])
 
 

@@ -39,7 +39,7 @@ UNTUNED = ('kl', 'nll')
 
 @dataclasses.dataclass(frozen=True)
 class TunedLens:
-  """What the end of the network reads in each mapped stream: kl, nll, accuracy, agreement, entropy and rank, all [site].
+  """What the end of the network reads in mapped streams: kl, nll, accuracy, agreement, entropy and rank, all [site].
 
   Beside them kl and nll of the streams as they are, the logit lens.
 

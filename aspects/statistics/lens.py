@@ -1,4 +1,4 @@
-"""What the end of a network makes of an earlier stream (nostalgebraist 2020, interpreting GPT: the logit lens; Belrose et al. 2023, arXiv:2303.08112).
+"""What the end of a network makes of an earlier stream (nostalgebraist 2020; Belrose et al. 2023, arXiv:2303.08112).
 
 A stream is put in the place of the last one and the network is run from there: the final norm and the head, whatever
 they are, tied or not, capped or not, with a pool or without. Of the logits z so read, and those of the network, z*:
@@ -95,7 +95,8 @@ class Lens:
   def finish(self, state):
     rows, table = stats.float64(state.rows), stats.float64(state.values)
     if not rows[0]:
-      raise ValueError(f'a lens needs a row of data in fold {self.fold!r}; every example there has weight 0 or is masked')
+      raise ValueError(f'a lens needs a row of data in fold {self.fold!r}; every example there has weight 0 or is '
+                       'masked')
     values = {name: column / rows[0] for name, column in zip(OUTPUTS, table.T)}
     if rows[1]:
       values |= {name: column / rows[1] for name, column in zip(SCORES, table.T[len(OUTPUTS):])}

@@ -32,7 +32,8 @@ class Stream:
 
 def text():
   rng = np.random.default_rng(0)
-  fields = dict(input=rng.integers(0, VOCAB, (N, TOKENS)), label=rng.integers(0, VOCAB, (N, TOKENS)), index=np.arange(N))
+  words = lambda: rng.integers(0, VOCAB, (N, TOKENS))
+  fields = dict(input=words(), label=words(), index=np.arange(N))
   weight = (np.arange(N) < N - 2).astype(np.float32)
   return {n: v.astype(np.int32) for n, v in fields.items()} | {'weight': weight}
 

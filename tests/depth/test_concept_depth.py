@@ -11,6 +11,8 @@ from aspects.depth.concept_depth import ConceptDepth
 from aspects.depth.concept_depth import depths
 from aspects.depth.concept_depth import logistic_regression
 from aspects.measure import measure_arrays
+from configs.depth.concept_depth import get_config
+from experiments import concept_depth as experiment
 
 
 def oracle(acts, labels, strength=1.0):
@@ -87,3 +89,63 @@ def test_what_is_refused():
     measure_arrays(ConceptDepth(classes=2), acts, 0 * label)
   with pytest.raises(ValueError, match='jump 1.0 above 1'):
     ConceptDepth(jump=1.0)
+
+
+# --- the experiment -------------------------------------------------------------------------------------------------
+
+def test_strings_and_comments_of_a_file():
+  source = 'x = "é#" + f(1)  # why\n\'\'\'two\nlines\'\'\'\n'.encode()
+  kept = bytes(b for b, within in zip(source, experiment.inside(source)) if within)
+  assert kept.decode() == '"é#"# why\'\'\'two\nlines\'\'\''
+  assert experiment.inside(b'def (:\n') is None or not experiment.inside(b'def (:\n').any()
+  assert experiment.inside(b'x = "\xff"') is None and experiment.inside(b'x = """open') is None
+
+
+def test_lines_change_places():
+  window = np.frombuffer(b'end\nab\nc\nstart', np.uint8)
+  assert experiment.swapped(window, np.random.default_rng(0)).tobytes() == b'end\nc\nab\nstart'
+  for text in (b'end\nab\nstart', b'end\nab\nab\nstart'):
+    assert experiment.swapped(np.frombuffer(text, np.uint8), np.random.default_rng(0)) is None
+
+
+def test_snippets_are_of_the_files_and_their_classes_have_equal_shares():
+  text, where, _ = experiment.corpus()
+  whole = text.tobytes()
+  for concept in experiment.CONCEPTS:
+    tokens, label = experiment.snippets(concept, 40, 80, ord('('), np.random.default_rng(3))
+    assert tokens.shape == (40, 80) and label.sum() == 20
+    if concept == 'character':
+      np.testing.assert_array_equal([b'(' in row.tobytes() for row in tokens], label)
+    if concept == 'order':
+      assert all(row.tobytes() in whole for row in tokens[label == 0])
+      assert sum(row.tobytes() in whole for row in tokens[label == 1]) <= 1          # a pair may stand in both orders
+    if concept == 'syntax':
+      states = {row.tobytes(): set() for row in tokens}
+      for row in states:
+        at = whole.find(row)
+        while at >= 0:
+          states[row].add(bool(where[at + 79]))
+          at = whole.find(row, at + 1)
+      assert all(bool(y) in states[row.tobytes()] for row, y in zip(tokens, label))
+
+
+def test_profiles_of_planted_layers():
+  """Noise falls in the last of four layers only: it converges, is best and half read there."""
+  acts, label = layers(n=1200, noise=(1., 1., 1., .05))
+  part = experiment.ConceptDepth(snippets=1200)
+  accuracy, found = part.profile({s: np.float64(x) for s, x in acts.items()}, label)
+  assert found['converge'] == found['best'] == found['half'] == 1 and found['accuracy'] == accuracy[-1] == 1
+  flat = part.profile({s: np.float64(acts['resid_post.3']) for s in acts}, label)[1]
+  assert flat['converge'] == flat['best'] == flat['half'] == 1 / 4
+
+
+def test_gaps_of_concepts():
+  each = {f'{n}{c}_{k}': v for n, d in (('', 0.), ('noisy_', .25)) for k in ('converge', 'best', 'half')
+          for c, v in (('character', .25 + d), ('syntax', .5 + d), ('order', 1. - d))}
+  found = experiment.compared(each)
+  assert found == pytest.approx(dict(syntax_later=.25, order_later=.5, best_gap=.75, half_gap=.75, character_shift=.25,
+                                     syntax_shift=.25, order_shift=-.25))
+  metrics = {*found, 'nll', *(f'{c}_accuracy' for c in experiment.CONCEPTS)}
+  assert set(get_config().claim.metrics) <= metrics
+  with pytest.raises(ValueError, match='prefix 70 leaves less than 32 of 96'):
+    experiment.ConceptDepth(prefix=70)

@@ -1,4 +1,6 @@
-"""Neurons decoded by the head against products of the weights in float64."""
+"""Neurons decoded by the head against products of the weights in float64; clamps against a network changed by hand."""
+import copy
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from aspects import measure
 from aspects.locality.neuron_lm_head_decode import NeuronLmHeadDecode
 from aspects.net import Net
 from aspects.net import to_scanned
+from configs.locality.neuron_lm_head_decode import get_config
+from experiments import neuron_lm_head_decode as experiment
 from tests import fill
 
 VOCAB, TOKENS, N = 11, 4, 6
@@ -92,3 +96,45 @@ def test_what_is_refused():
     bound(net.clone(channel=None))
   with pytest.raises(ValueError, match='k is 0'):
     NeuronLmHeadDecode(k=0)
+
+
+# --- the experiment -------------------------------------------------------------------------------------------------
+
+def test_a_clamp_is_a_unit_of_a_constant():
+  """What a neuron reads is made constant in the weights: a column of zeros and a bias of the value."""
+  net = network(channel='gated_mlp').clone(channel=dict(name='gated_mlp', ratio=2.0, bias=True))
+  inputs = text()['input']
+  variables = fill.variables(net, inputs[:1])
+  units, values = np.array([3, 0, 7]), np.array([2., -1., .5])
+  found = experiment.clamped(net, variables, inputs, 'channel_gate.1', units, values, 2)
+  log_p = lambda v: scipy.special.log_softmax(np.asarray(net.apply(v, inputs), np.float64), -1)
+  for row, unit, value in zip(found, units, values):
+    changed = copy.deepcopy(jax.tree.map(np.array, variables))
+    gate = changed['params']['stage_0']['block_1']['channel']['gate']
+    gate['kernel'][:, unit], gate['bias'][unit] = 0, value
+    np.testing.assert_allclose(row, (log_p(changed) - log_p(variables)).mean((0, 1)), atol=2e-6)
+  assert np.abs(found).max() > 1e-3
+
+
+def test_others_are_as_frequent_and_not_the_token():
+  frequency = np.array([0, 1000, 5, 900, 1100, 6, 4, 0])
+  for seed in range(5):
+    rng = np.random.default_rng(seed)
+    assert set(experiment.alike(frequency, 1, 2, 2, rng)) == {3, 4}
+    assert set(experiment.alike(frequency, 2, 3, 2, rng)) <= {5, 6, 0, 7}
+
+
+def test_tokens_are_dealt_out_anew():
+  """A gain that depends on the token alone has one mean, however tokens are dealt; a diagonal one a share of it."""
+  rng = np.random.default_rng(0)
+  assert experiment.dealt(np.tile([1., 2., 6.], (3, 1)), rng) == pytest.approx(3)
+  assert experiment.dealt(np.eye(50) * 50, rng, 2000) == pytest.approx(1, abs=0.1)
+
+
+def test_the_claim_asks_for_what_the_experiment_gives():
+  config = get_config()
+  part = experiment.NeuronLmHeadDecode(**{k: v for k, v in config.procedure.items() if k != 'name'})
+  assert part.share == 0.05 and part.strength == 4.0
+  for fields, message in (({'share': 0.0}, 'share 0.0 is above 0'), ({'others': 50}, 'others 50 of pool 40')):
+    with pytest.raises(ValueError, match=message):
+      experiment.NeuronLmHeadDecode(**fields)

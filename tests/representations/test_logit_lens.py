@@ -31,7 +31,8 @@ class Stream:
 
 def text(masked=True):
   rng = np.random.default_rng(0)
-  fields = dict(input=rng.integers(0, VOCAB, (N, TOKENS)), label=rng.integers(0, VOCAB, (N, TOKENS)), index=np.arange(N))
+  words = lambda: rng.integers(0, VOCAB, (N, TOKENS))
+  fields = dict(input=words(), label=words(), index=np.arange(N))
   fields = {n: v.astype(np.int32) for n, v in fields.items()} | {'weight': (np.arange(N) < N - 3).astype(np.float32)}
   if masked:
     fields['mask'] = (np.arange(TOKENS)[None] < rng.integers(1, TOKENS + 1, (N, 1))).astype(np.float32)

@@ -37,7 +37,8 @@ def case():
   net = Net(outputs=VOCAB, depth=2, width=WIDTH, embed=dict(name='tokens', vocab=VOCAB, length=TOKENS),
             head=dict(name='unembed'), mixer=dict(name='attention', heads=2, causal=True), channel=dict(name='mlp'))
   rng = np.random.default_rng(0)
-  fields = dict(input=rng.integers(0, VOCAB, (N, TOKENS)), label=rng.integers(0, VOCAB, (N, TOKENS)), index=np.arange(N))
+  words = lambda: rng.integers(0, VOCAB, (N, TOKENS))
+  fields = dict(input=words(), label=words(), index=np.arange(N))
   fields = {n: v.astype(np.int32) for n, v in fields.items()} | {'weight': np.ones(N, np.float32)}
   return net, fill.variables(net, fields['input'][:1]), fields
 
@@ -51,7 +52,8 @@ def oracle(streams, maps, params, logits):
     x = x + x @ np.asarray(maps.weight[k], np.float64) + np.asarray(maps.bias[k], np.float64)
     x = x - x.mean(-1, keepdims=True)
     x = x / np.sqrt((x ** 2).mean(-1, keepdims=True) + 1e-5)
-    z = (x * params['norm']['affine']['scale'] + params['norm']['affine']['bias']) @ params['head']['logits_map']['kernel']
+    affine = params['norm']['affine']
+    z = (x * affine['scale'] + affine['bias']) @ params['head']['logits_map']['kernel']
     out.append(scipy.special.rel_entr(p, scipy.special.softmax(z, -1)).sum(-1).mean())
   return {'kl': out}
 
