@@ -257,7 +257,8 @@ def block_params(params):
 
 
 def check_invariants(acts, params):
-  """Those of docs/sites.md, for every layer."""
+  """Those of docs/sites.md, for every layer; what comes last is the output."""
+  np.testing.assert_array_equal(acts['logits'] if 'logits' in acts else acts['final_norm'], acts['output'])
   for block, at in zip(block_params(params), layers(acts), strict=True):
     if 'channel_sum' in at:
       np.testing.assert_array_equal(at['resid_pre'] + at['mixer_out'], at['mixer_sum'])
