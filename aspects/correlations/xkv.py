@@ -62,9 +62,10 @@ class Xkv:
   """Alignment of the leading subspaces of all pairs of layers [site, other], and what a shared one of `group`
   neighbours loses at the cost of `rank` a layer [group]: shared_error, separate_error, shared_rank.
 
-  Sites left over at the end are no group. A layer that does not vary has no subspace: NaN, and a warning names it.
+  `sites` are ('k.*',) for keys and ('v.*',) for values; any others are measured in the same way. Sites left over at
+  the end are no group. A layer that does not vary has no subspace: NaN, and a warning names it.
   """
-  sites: tuple[str, ...] = ('k.*',)
+  sites: tuple[str, ...] = ('resid_post.*',)
   pool: str = 'tokens'
   group: int = 2
   rank: int = 32
@@ -74,8 +75,8 @@ class Xkv:
 
   @property
   def invariant(self):
-    moves = ('permutation', 'rotation', *(('translation',) if self.centred else ()))
-    return {'subspace_alignment': (*moves, 'scale'), 'shared_error': moves, 'separate_error': moves}
+    moves = ('permutation', 'rotation', 'scale')
+    return {'subspace_alignment': (*moves, 'translation') if self.centred else moves}
 
   def __post_init__(self):
     if self.group < 2 or self.rank < 1:

@@ -49,7 +49,7 @@ def layers(n=400, heads=3, common=6):
 @pytest.mark.parametrize('fields', (dict(rank=4), dict(rank=3, group=3), dict(rank=4, centred=False)))
 def test_equals_decompositions_of_rows(fields):
   acts = layers()
-  found = measure_arrays(Xkv(**fields), acts)
+  found = measure_arrays(Xkv(('k.*',), **fields), acts)
   for name, value in oracle(acts, **fields).items():
     np.testing.assert_allclose(found[name], value, atol=2e-4, err_msg=name)
   groups = ['k.0+k.1', 'k.2+k.3'] if 'group' not in fields else ['k.0+k.1+k.2']
@@ -62,11 +62,11 @@ def test_layers_in_one_subspace_share_it_and_others_do_not():
   tokens = rng.normal(size=(1000, 5))
   same = [tokens @ rng.normal(size=(5, 20)) for _ in range(2)]
   np.testing.assert_allclose(subspace_alignment(*same, 5), 1, rtol=1e-9)
-  found = measure_arrays(Xkv(rank=5), dict(zip(('k.0', 'k.1'), same)))
+  found = measure_arrays(Xkv(('k.*',), rank=5), dict(zip(('k.0', 'k.1'), same)))
   assert found.shared_error < 1e-3 and found.shared_rank == 9      # 2 * 5 * 1020 // 1040
   apart = [rng.normal(size=(4000, 20)) * np.geomspace(9, 1, 20) for _ in range(2)]
   assert subspace_alignment(*apart, 5) < 4 * 5 / 4000
-  found = measure_arrays(Xkv(rank=5), dict(zip(('k.0', 'k.1'), apart)))
+  found = measure_arrays(Xkv(('k.*',), rank=5), dict(zip(('k.0', 'k.1'), apart)))
   assert found.shared_error >= found.separate_error * (1 - 1e-6)
 
 
@@ -98,7 +98,7 @@ def test_what_is_refused():
   with pytest.raises(ValueError, match='group 1 must be at least 2'):
     Xkv(group=1)
   with pytest.raises(ValueError, match='1 sites make no group of 2'):
-    measure_arrays(Xkv(), {'k.0': np.ones((30, 4), np.float32)})
+    measure_arrays(Xkv(('k.*',)), {'k.0': np.ones((30, 4), np.float32)})
 
 
 # --- the experiment -------------------------------------------------------------------------------------------------
@@ -106,12 +106,12 @@ def test_what_is_refused():
 def test_advantages_of_planted_caches():
   """Layers that share a subspace gain, and lose the gain with their tokens in another order each."""
   rng = np.random.default_rng(3)
-  tokens = rng.normal(size=(3000, 30)) * np.geomspace(5, 1, 30)
-  x = np.stack([tokens @ rng.normal(size=(30, 40)) + 0.1 * rng.normal(size=(3000, 40)) for _ in range(6)])
+  tokens = rng.normal(size=(1000, 30)) * np.geomspace(5, 1, 30)
+  x = np.stack([tokens @ rng.normal(size=(30, 40)) + 0.1 * rng.normal(size=(1000, 40)) for _ in range(6)])
   found = experiment.advantages(x, 2, (4, 8), True)
   expected = []
   for rank in (4, 8):
-    r = 2 * rank * 3040 // 3080
+    r = 2 * rank * 1040 // 1080
     side = [np.concatenate([x[i], x[i + 1]], 1) for i in (0, 2, 4)]
     side = [s - s.mean(0) for s in side]
     shared = sum(np.linalg.norm(s - truncated(s, r)) ** 2 for s in side)
@@ -119,7 +119,7 @@ def test_advantages_of_planted_caches():
     expected.append(1 - np.sqrt(shared / alone))
   np.testing.assert_allclose(found, expected, atol=1e-6)
   assert min(found) > 0.1
-  permuted = np.stack([layer[rng.permutation(3000)] for layer in x])
+  permuted = np.stack([layer[rng.permutation(1000)] for layer in x])
   assert max(experiment.advantages(permuted, 2, (4, 8), True)) < 0.01
 
 
