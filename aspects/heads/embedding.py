@@ -12,8 +12,11 @@ from aspects.sites import tag
 class Embedding(nn.Module):
   """[B, T, D] -> [B, D], or [B, P] with a `projection` to P = `outputs` units (CLIP, arXiv:2103.00020).
 
-  `pool` is mean (over real tokens), first, last, or tokens: all of them, [B, T, D], as they are. `norm` is applied to
-  what was pooled, `unit` makes its length 1.
+  `pool` is mean (over real tokens), first, last (real token), end: the same, where a mask must say which it is; or
+  tokens: all of them, [B, T, D], as they are. `norm` is applied to what was pooled, `unit` makes its length 1.
+
+  Raises:
+    ValueError: pool='end' without a mask.
   """
   examples = ({}, {'pool': 'first', 'unit': True}, {'pool': 'last', 'norm': {'name': 'layer'}, 'projection': True},
               {'projection': True, 'bias': True})
@@ -29,7 +32,10 @@ class Embedding(nn.Module):
   def __call__(self, x, mask):
     if self.pool == 'tokens':
       return x
-    y = pool(x, mask, self.pool)
+    if self.pool == 'end' and mask is None and not self.is_initializing():
+      raise ValueError('the vector of a text is that of its last token, and which one that is only a mask [B, T] says; '
+                       'give the mask of the tokenizer, or one of ones for texts without padding')
+    y = pool(x, mask, 'last' if self.pool == 'end' else self.pool)
     if self.norm is not None:
       y = plugin.build('norms', self.norm, dtype=self.dtype, name='pooled_norm')(y[:, None], None)[:, 0]
     y = tag(self, 'pooled', y)

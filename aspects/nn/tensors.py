@@ -135,7 +135,7 @@ def write(directory: str | os.PathLike, tensors: Iterable[tuple[str, np.ndarray]
   tensors, count, where = iter(tensors), len(shards), {}
   for i, names in enumerate(shards, 1):
     path = directory / (WHOLE if count == 1 else f'model-{i:05d}-of-{count:05d}.safetensors')
-    held = {name: np.ascontiguousarray(x) for name, x in (next(tensors) for _ in names)}
+    held = {name: np.asarray(x, order='C') for name, x in (next(tensors) for _ in names)}
     with files.replacing(path) as temporary:
       safetensors.numpy.save_file(held, temporary, metadata={'format': 'pt'})
     where |= dict.fromkeys(names, path.name)
