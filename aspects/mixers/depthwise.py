@@ -1,7 +1,7 @@
 """Xception: a depthwise convolution, for each unit a filter of its own over the grid of tokens (Chollet 2016, arXiv:1610.02357).
 
-Filters of `size` x `size` without bias, zeros beyond the border; units do not mix. Masked tokens enter as zeros.
-Computed as a sum over the places of the filter: on a CPU XLA's grouped convolutions, and their gradients most of all,
+Filters of `size` x `size`, with a `bias` if wanted, zeros beyond the border; units do not mix. Masked tokens enter as
+zeros. Computed as a sum over the places of the filter: on a CPU XLA's grouped convolutions, and their gradients most of all,
 take ten times as long."""
 from flax import linen as nn
 import jax.numpy as jnp
@@ -11,8 +11,10 @@ from aspects.nn.grid import check_window, to_grid
 
 class Depthwise(nn.Module):
   size: int = 3
+  bias: bool = False
   dtype: str = 'float32'
   symmetries = ('local', 'shift')
+  examples = ({}, {'bias': True})
 
   def __post_init__(self):
     check_window(self.size)
@@ -27,4 +29,6 @@ class Depthwise(nn.Module):
     padded = jnp.pad(grid, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     place = lambda i, j: padded[:, i:i + side, j:j + side] * jnp.broadcast_to(kernel[i, j], grid.shape)
     y = sum(place(i, j) for i in range(self.size) for j in range(self.size))
+    if self.bias:
+      y = y + jnp.broadcast_to(self.param('bias', nn.initializers.zeros, (width,)), y.shape).astype(y.dtype)
     return y.reshape(x.shape)

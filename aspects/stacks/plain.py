@@ -24,7 +24,7 @@ class Plain(nn.Module):
   def __call__(self, x, *, first=0, mask=None, positions=None):
     def run(module, x, layer, name):
       return self.block.make(name)(x, layer, mask, positions)
-    if self.scan:
+    if self.scan and self.depth:
       body = lambda module, x, layer: (run(module, x, layer, 'block'), None)
       body = nn.remat(body) if self.remat else body
       loop = nn.scan(body, variable_axes={'params': 0, 'batch_stats': 0, 'cache': 0, 'intermediates': 0,

@@ -103,7 +103,7 @@ class Laws:
     before, after = tensors_of(directory(cls, case)), tensors_of(tmp_path / 'out')
     assert before.keys() == after.keys()
     for name, value in before.items():
-      assert value.dtype == after[name].dtype, name
+      assert (value.dtype, value.shape) == (after[name].dtype, after[name].shape), name
       np.testing.assert_array_equal(value, after[name], err_msg=name)
 
   def test_transformers_reads_what_was_written(self, tmp_path):

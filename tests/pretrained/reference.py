@@ -53,7 +53,8 @@ def run(net, *modules, **inputs):
   def note(name):
     def hook(module, args, kwargs, out):
       given = args[0] if args else next(iter(kwargs.values()))
-      seen[name], seen[f'{name}.in'] = first(out).detach().numpy(), first(given).detach().numpy()
+      # Copies: a residual unit of torch may add to what its branch gave in place.
+      seen[name], seen[f'{name}.in'] = first(out).detach().numpy().copy(), first(given).detach().numpy().copy()
     return hook
   for name in modules:
     hooks.append(net.get_submodule(name).register_forward_hook(note(name), with_kwargs=True))
