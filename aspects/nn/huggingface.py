@@ -143,12 +143,15 @@ def rope(parameters: Mapping[str, Any], where: str, base: float = 10000.0, share
   base, share = p.pop('rope_theta', base), p.pop('partial_rotary_factor', share)
   out = {'base': float(base), 'share': float(share), 'scaling': None}
   checked(kind, f'{where}: rope_type', ('default', 'linear', 'llama3'))
+  def take(name: str) -> Any:
+    if p.get(name) is None:
+      raise ValueError(f'{where}: rotary positions of kind {kind!r} need {name}')
+    return p.pop(name)
   if kind == 'linear':
-    out['scaling'] = {'name': 'linear', 'factor': float(p.pop('factor'))}
+    out['scaling'] = {'name': 'linear', 'factor': float(take('factor'))}
   if kind == 'llama3':
-    out['scaling'] = {'name': 'llama3', 'factor': float(p.pop('factor')), 'low': float(p.pop('low_freq_factor')),
-                      'high': float(p.pop('high_freq_factor')),
-                      'length': int(p.pop('original_max_position_embeddings'))}
+    out['scaling'] = {'name': 'llama3', 'factor': float(take('factor')), 'low': float(take('low_freq_factor')),
+                      'high': float(take('high_freq_factor')), 'length': int(take('original_max_position_embeddings'))}
   p = {k: v for k, v in p.items() if v is not None}
   if p:
     raise ValueError(f'{where}: rotary positions of kind {kind!r} with {p} are not known')

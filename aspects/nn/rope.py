@@ -35,7 +35,7 @@ class Rotary:
                          + ', '.join(f'dict(name={k!r}, {", ".join(f"{f}=" for f in v)})' for k, v in SCALINGS.items()))
 
   def frequencies(self, size: int) -> np.ndarray:
-    """Radians per position, float64 [size / 2], zeros for pairs that do not turn; for heads of `size` units."""
+    """Radians per position of the pairs that turn, float64 [turned / 2], for heads of `size` units."""
     turned = 2 * (int(size * self.share) // 2)
     f = self.base ** (-np.arange(0, turned, 2, dtype=np.float64) / turned)
     if self.scaling is not None and self.scaling['name'] == 'linear':

@@ -17,7 +17,9 @@ class TestLlama(laws.Laws):
       'linear, gelu, body': ('LlamaModel', dict(SMALL, hidden_act='gelu', rope_parameters=dict(
           rope_type='linear', rope_theta=100.0, factor=3.0)))}
   refused = (('hidden_act', 'tanhshrink', 'tanhshrink'), ('attention_bias', 2, 'attention_bias'),
-             ('rope_parameters', {'rope_type': 'yarn', 'factor': 2.0}, "rope_type is 'yarn'"))
+             ('rope_parameters', {'rope_type': 'yarn', 'factor': 2.0}, "rope_type is 'yarn'"),
+             ('rope_parameters', {'rope_type': 'linear'}, "'linear' need factor"),
+             ('rope_parameters', {'rope_theta': 1e4, 'partial_rotary_factor': 0.5}, 'partial_rotary_factor'))
 
   def test_older_configs_say_the_same(self, tmp_path):
     path = laws.directory(TestLlama, 'llama3, tied')
