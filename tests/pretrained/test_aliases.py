@@ -2,7 +2,7 @@
 
 What the hooks of TransformerLens mean is read off its `transformer_block`, `abstract_attention`, `mlp` and `gated_mlp`:
 hook_q, hook_k, hook_v are the outputs of the maps, before a norm of the heads and before rotation; hook_attn_out and
-hook_mlp_out come after a second norm (ln1_post, ln2_post), as what is added; k and v of grouped queries are not repeated;
+hook_mlp_out come after a second norm (ln1_post, ln2_post), as what is added; k, v of grouped queries are not repeated;
 scores are scaled and capped, and masked with -inf. The points of interp-engine are those of its ENGINE_HOOK_MAPPINGS.
 """
 import contextlib
