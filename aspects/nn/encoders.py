@@ -9,7 +9,7 @@ from aspects.nn.decoders import activation
 from aspects.nn.huggingface import Config, Import
 from aspects.nn.keys import Key
 
-# Tensors that a network with this head does not use. The bias beside that of an untied decoder is none of transformers'.
+# Tensors that a network with this head does not use; transformers does not use the bias beside an untied decoder's.
 POOLER = r'(.*\.)?pooler\..*'
 SPARE = {'embedding': (POOLER, r'(cls|lm_head|classifier)\..*'), 'classify': (POOLER,),
          'unembed': (POOLER, r'cls\.seq_relationship\..*', r'(cls\.predictions|lm_head)\.bias')}

@@ -33,11 +33,13 @@ SILENT = re.compile(
     r'(bos|eos|pad|sep|cls|unk|mask|decoder_start|forced_bos|forced_eos|image|boi|eoi|image_token)_token_(id|index)|'
     r'.*_?dropout(_rate|_prob)?|.*pdrop|layerdrop|initializer_(range|factor)|init_std|id2label|label2id|num_labels|'
     r'task_specific_params|output_(attentions|hidden_states|scores|past)|return_dict|gradient_checkpointing|'
-    r'pretraining_tp|finetuning_task|license|problem_type|summary_.*|tokenizer_class|prefix|auto_map|attn_implementation|'
+    r'pretraining_tp|finetuning_task|license|problem_type|summary_.*|tokenizer_class|prefix|auto_map|'
+    r'attn_implementation|'
     r'(max|min)_length|num_beams.*|do_sample|early_stopping|length_penalty|temperature|top_[kp]|typical_p|'
     r'repetition_penalty|no_repeat_ngram_size|encoder_no_repeat_ngram_size|bad_words_ids|num_return_sequences|'
     r'chunk_size_feed_forward|remove_invalid_values|exponential_decay_length_penalty|suppress_tokens|'
-    r'begin_suppress_tokens|diversity_penalty|pruned_heads|torchscript|use_bfloat16|tf_legacy_loss|return_dict_in_generate|'
+    r'begin_suppress_tokens|diversity_penalty|pruned_heads|torchscript|use_bfloat16|tf_legacy_loss|'
+    r'return_dict_in_generate|'
     r'drop_path_rate|cache_implementation|max_position_embeddings_note|quantization_note')
 
 
@@ -45,8 +47,8 @@ class Import(NamedTuple):
   """What an importer makes of a config: the spec of a net, the keys, an example of its input without the batch axis.
 
   `prefix` stands before the names of the body where a head is stored beside it. Tensors matched by `buffers` (regular
-  expressions) are constants that follow from the config; those matched by `spare` belong to heads that this network does
-  not have. Both are written back as they were read. `copies` {name: other}: tensors stored twice. `older` {regular
+  expressions) are constants that follow from the config; those matched by `spare` belong to heads that this network
+  does not have. Both are written back as they were read. `copies` {name: other}: tensors stored twice. `older` {regular
   expression: its replacement}: names that older files have instead.
   """
   spec: Mapping[str, Any]
@@ -64,8 +66,8 @@ class Import(NamedTuple):
 
 
 class Pretrained(NamedTuple):
-  """A network with its variables; `config` is that of the checkpoint, `directory` where it was read, `tower` which one of
-  its networks this is, if it has several."""
+  """A network with its variables; `config` is that of the checkpoint, `directory` where it was read, `tower` which
+  one of its networks this is, if it has several."""
   net: net_lib.Net
   variables: dict
   config: dict
@@ -129,10 +131,11 @@ class Config:
 
   def finish(self) -> None:
     """Raises ValueError if a field was neither asked for nor is known to change nothing."""
+    self.only('is_encoder_decoder', False)
     unknown = sorted(k for k in self.raw if k not in self._asked and not SILENT.fullmatch(k))
     if unknown:
-      raise ValueError(f'{self.where} has the field {unknown[0]!r} = {self.raw[unknown[0]]!r}, which this importer does '
-                       f'not know and will not guess; it knows {", ".join(sorted(self._asked))}')
+      raise ValueError(f'{self.where} has the field {unknown[0]!r} = {self.raw[unknown[0]]!r}, which this importer '
+                       f'does not know and will not guess; it knows {", ".join(sorted(self._asked))}')
 
 
 def rope(parameters: Mapping[str, Any], where: str, base: float = 10000.0, share: float = 1.0) -> dict[str, Any]:
@@ -180,8 +183,8 @@ def locate(directory: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(huggingface_hub.snapshot_download(
         text.removeprefix('hf://'), allow_patterns=['*.json', '*.safetensors', '*.txt', '*.model']))
   except Exception as error:                         # its errors are many and change: offline, gated, missing, ...
-    raise ValueError(f'{text} could not be fetched ({type(error).__name__}: {str(error).splitlines()[0]}); offline, give '
-                     'a local directory with config.json and *.safetensors') from error
+    raise ValueError(f'{text} could not be fetched ({type(error).__name__}: {str(error).splitlines()[0]}); offline, '
+                     'give a local directory with config.json and *.safetensors') from error
 
 
 def _divided(directory: str | os.PathLike) -> tuple[str, str | None]:
@@ -215,7 +218,7 @@ def _described(directory: pathlib.Path, tower: str | None) -> tuple[Import, dict
 def _imported(directory: pathlib.Path) -> tuple[Import | Mapping[str, Import], dict]:
   path = directory / 'config.json'
   if not directory.is_dir():
-    raise ValueError(f'{str(directory)!r} is not a directory; give the directory of a checkpoint in Hugging Face layout, '
+    raise ValueError(f'{str(directory)!r} is not a directory; give that of a checkpoint in Hugging Face layout, '
                      'or hf://organisation/name')
   raw = tensors.parse(path)
   kind = str(raw['model_type']).replace('-', '_') if 'model_type' in raw else None
@@ -346,7 +349,7 @@ def _sources(directory, imported: Import, stored: Mapping[str, tensors.Stored]) 
 
 
 def _named(imported: Import, stored: Iterable[str]) -> tuple[list[Key], dict[str, str]]:
-  """Keys and copies under the names that are stored: a body that was saved alone has no prefix, older files older names."""
+  """Keys and copies under the names that are stored: a body saved alone has no prefix, older files older names."""
   stored = set(stored)
   prefix = '' if any(n.startswith(imported.prefix) for n in stored) else imported.prefix
   def name(theirs: str) -> str:
@@ -429,7 +432,7 @@ def _copy(out: np.ndarray, value: np.ndarray) -> None:
 
 def save(pretrained: Pretrained | Mapping[str, Pretrained], directory: str | os.PathLike, *,
          shard: int = 5_000_000_000) -> None:
-  """Writes a network back to Hugging Face layout: config.json, *.safetensors, and the tokenizer's and processor's files.
+  """Writes a network back to Hugging Face layout: config.json, *.safetensors, files of tokenizers and processors.
 
   Tensors that were not changed are bitwise those that were read, those that the network does not have as well; shards
   have at most `shard` bytes. The networks of one directory, as `towers` reads them, go back together or each alone.
@@ -478,6 +481,6 @@ def _unstacked(flat: Mapping[str, np.ndarray], path: str) -> np.ndarray:
   found = re.fullmatch(r'(.*/stage_\d+)/block_(\d+)/(.*)', path)
   stacked = f'{found[1]}/block/{found[3]}' if found else path
   if stacked not in flat:
-    raise ValueError(f'the variables have no parameter {path!r}, which the checkpoint has; only a network with the parts '
-                     'of its checkpoint can be written back')
+    raise ValueError(f'the variables have no parameter {path!r}, which the checkpoint has; only a network with the '
+                     'parts of its checkpoint can be written back')
   return np.asarray(flat[stacked])[int(found[2])]

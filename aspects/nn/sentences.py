@@ -1,4 +1,4 @@
-"""The head of a sentence encoder: modules.json and the pooling of a directory of sentence-transformers (Reimers & Gurevych 2019)."""
+"""The head of a sentence encoder: what modules.json of sentence-transformers asks for (Reimers & Gurevych 2019)."""
 from typing import Any
 
 from aspects.nn import tensors

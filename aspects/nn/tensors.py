@@ -1,4 +1,4 @@
-"""Tensors of a directory in Hugging Face layout: `*.safetensors`, read through a memory map, written whole or not at all.
+"""Tensors of a directory in Hugging Face layout: `*.safetensors`, read through a memory map, written whole or not.
 
 Nothing is unpickled or executed: a pickle, a truncated shard or a header that lies is an error."""
 import json
@@ -62,7 +62,7 @@ def find(directory: str | os.PathLike) -> dict[str, Stored]:
   """
   directory = pathlib.Path(directory)
   if not directory.is_dir():
-    raise ValueError(f'{str(directory)!r} is not a directory; give the directory of a checkpoint in Hugging Face layout')
+    raise ValueError(f'{str(directory)!r} is not a directory; give that of a checkpoint in Hugging Face layout')
   if (directory / INDEX).exists():
     return _sharded(directory)
   found = [directory / WHOLE] if (directory / WHOLE).exists() else sorted(directory.glob('*.safetensors'))

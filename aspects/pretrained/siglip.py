@@ -46,7 +46,8 @@ def of_vision(c: Config) -> Import:
 
 def _pooling(at: str, width: int, heads: int) -> list[keys.Key]:
   size = width // heads
-  names, form = [f'head/{n}' for n in ('query', 'key', 'value')], keys.fused([width] * 3, [keys.to_heads(heads, size)] * 3)
+  names = [f'head/{n}' for n in ('query', 'key', 'value')]
+  form = keys.fused([width] * 3, [keys.to_heads(heads, size)] * 3)
   return [keys.key(f'{at}.probe', 'head/probe'),
           keys.key(f'{at}.attention.in_proj_weight', [f'{n}/kernel' for n in names], form),
           keys.key(f'{at}.attention.in_proj_bias', [f'{n}/bias' for n in names], form),

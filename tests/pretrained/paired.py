@@ -30,7 +30,7 @@ PARTS = {'q': 'self_attn.q_proj', 'k': 'self_attn.k_proj', 'v': 'self_attn.v_pro
 
 
 def config(kind, **fields):
-  """The config of a class of transformers; fields of one tower where it has one, `text_` and `vision_` fields of two."""
+  """The config of a class of transformers; fields of its tower, or `text_` and `vision_` fields of two."""
   name = kind.removesuffix('WithProjection').removesuffix('Model')
   make = getattr(reference.transformers, f'{name}Config')
   if name.endswith(('Text', 'Vision')):
@@ -74,8 +74,8 @@ def expected(kind, tower, masked=True, dtype='float32', **fields):
   layers, heads = part.config.num_hidden_layers, part.config.num_attention_heads
   at = {f'{site}.{i}': f'encoder.layers.{i}.{name}' for i in range(layers) for site, name in PARTS.items()}
   at |= {f'resid_post.{i}': f'encoder.layers.{i}' for i in range(layers)}
-  out, seen = reference.run(part, *sorted({name.removesuffix('.in') for name in at.values()}), output_attentions=dtype == 'float32',
-                            **inputs(tower, masked, dtype)[0])
+  modules = sorted({name.removesuffix('.in') for name in at.values()})
+  out, seen = reference.run(part, *modules, output_attentions=dtype == 'float32', **inputs(tower, masked, dtype)[0])
   found = {site: seen[name] for site, name in at.items()}
   found |= {s: x.reshape(*x.shape[:2], heads, -1) for s, x in found.items() if s.split('.')[0] in ('q', 'k', 'v', 'z')}
   found |= {f'attn_probs.{i}': x.numpy() for i, x in enumerate(out.attentions or ())}

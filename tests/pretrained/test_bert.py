@@ -1,4 +1,4 @@
-"""BERT: every site and output is that of transformers; sentence encoders; all-MiniLM-L6-v2; what goes back is what came."""
+"""BERT: every site and output is that of transformers; sentence encoders, MiniLM; what goes back is what came."""
 import json
 
 import jax

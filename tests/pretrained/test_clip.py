@@ -125,7 +125,7 @@ def test_towers_go_back_together_or_one_of_them():
 
 
 def test_configs_of_older_files():
-  """text_config_dict holds where there is one; dumps of every field of the base class; missing fields are usual ones."""
+  """text_config_dict holds where it is; dumps of all fields of the base class; missing fields are usual ones."""
   _, source = p.made('CLIPModel', **FIELDS)
   config = json.loads((source / 'config.json').read_text())
   dump = dict(is_decoder=False, tie_encoder_decoder=False, cross_attention_hidden_size=None, bad_words_ids=None,

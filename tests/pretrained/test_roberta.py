@@ -1,4 +1,4 @@
-"""RoBERTa: every site and output is that of transformers, whose positions count from the padding; what goes back is what came."""
+"""RoBERTa: every site and output is that of transformers; positions count from the padding; export."""
 import numpy as np
 import pytest
 

@@ -97,7 +97,8 @@ def test_both_towers_go_back_together():
 
 
 @pytest.mark.parametrize('fields, message', (
-    (dict(logit_power=2), "'logit_power' = 2"), (dict(vision=dict(registers=3)), "vision_config has the field 'registers'"),
+    (dict(logit_power=2), "'logit_power' = 2"),
+    (dict(vision=dict(registers=3)), "vision_config has the field 'registers'"),
     (dict(vision=dict(vision_use_head=2)), 'vision_use_head is 2'), (dict(text=dict(hidden_act='mish')), "'mish'"),
     (dict(text=dict(model_type='siglip2_text_model')), 'siglip2'), (dict(vision=dict(image_size=16)), 'config says'),
     (dict(architectures=['SiglipForImageClassification']), 'SiglipForImageClassification')))
