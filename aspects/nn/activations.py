@@ -7,7 +7,8 @@ from aspects.plugin import nearest
 
 _ACTIVATIONS = {'relu': jax.nn.relu, 'gelu': functools.partial(jax.nn.gelu, approximate=False),
                 'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True), 'silu': jax.nn.silu,
-                'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x), 'tanh': jax.numpy.tanh, 'sigmoid': jax.nn.sigmoid, 'identity': lambda x: x}
+                'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),
+                'tanh': jax.numpy.tanh, 'sigmoid': jax.nn.sigmoid, 'identity': lambda x: x}
 
 
 def activation(name: str):

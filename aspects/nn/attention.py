@@ -27,8 +27,8 @@ class MultiHead(nn.Module):
   by groups of heads / kv_heads successive heads (Ainslie et al. 2023, arXiv:2305.13245). `head_size` is width / heads
   unless given. `qk_norm` is a spec of a norm over the units of a head, before the rotation `rotary`. `scale` is
   head_size ** -1/2 unless given; `soft_cap` c bounds scores to c tanh(scores / c) (Bello et al. 2016,
-  arXiv:1611.09940). `rotary`, `scale` and `window` may be tuples, one entry a layer, which repeat. A `window` w reads the
-  w tokens up to its own; 0 is no window.
+  arXiv:1611.09940). `rotary`, `scale` and `window` may be tuples, one entry a layer, which repeat. A `window` w reads
+  the w tokens up to its own; 0 is no window.
 
   With the collection `cache` mutable, keys and values are kept: `mask` [B, S] then covers all S places of the cache,
   and the tokens of this call are the next ones; see `nn.generation`.
@@ -54,7 +54,7 @@ class MultiHead(nn.Module):
     width, kv_heads = x.shape[-1], self.kv_heads or self.heads
     size = self.head_size or self._size(width)
     if self.heads % kv_heads:
-      raise ValueError(f'heads {self.heads} is not a multiple of kv_heads {kv_heads}; each key is read by as many heads')
+      raise ValueError(f'heads {self.heads} is not a multiple of kv_heads {kv_heads}; each key is read by equally many')
     keep = self._keeps()
     start = self.variable('cache', 'filled', lambda: jnp.zeros((), jnp.int32)) if keep else None
     at = (start.value if keep else 0) + jnp.arange(x.shape[1])                  # places of these tokens
@@ -146,6 +146,7 @@ def _grouped(rule: str, a: Array, b: Array) -> Array:
   axis = rule.split(',')[0].index('h')
   apart = a.reshape(*a.shape[:axis], b.shape[2], heads // b.shape[2], *a.shape[axis + 1:])
   first, rest = rule.split(',')
-  out = jnp.einsum(f'{first.replace("h", "hg")},{rest.split("->")[0]}->{rest.split("->")[1].replace("h", "hg")}', apart, b)
-  axis = rest.split('->')[1].index('h')
+  second, last = rest.split('->')
+  out = jnp.einsum(f'{first.replace("h", "hg")},{second}->{last.replace("h", "hg")}', apart, b)
+  axis = last.index('h')
   return out.reshape(*out.shape[:axis], heads, *out.shape[axis + 2:])

@@ -19,17 +19,17 @@ Array = jax.Array
 
 
 class Generated(NamedTuple):
-  """`tokens` int32 [B, T + N]: the prompts, as they were padded, and N new tokens; `mask` [B, T + N] of what counts (after
-  `stop` nothing does); `logits` [B, N, V], from which each new token was drawn; `acts` {site: [B, T + N - 1, ...]}: all
-  tokens that were read."""
+  """`tokens` int32 [B, T + N]: the prompts, as they were padded, and N new tokens; `mask` [B, T + N] of what counts
+  (after `stop` nothing does); `logits` [B, N, V], from which each new token was drawn; `acts` {site: [B, T + N - 1,
+  ...]}: all tokens that were read."""
   tokens: Array
   mask: Array
   logits: Array
   acts: dict[str, Array]
 
 
-def generate(net, variables, tokens, new: int, *, mask=None, temperature: float = 0.0, key=None, stop: int | None = None,
-             record: Any = (), edits: Mapping[str, Any] = {}) -> Generated:
+def generate(net, variables, tokens, new: int, *, mask=None, temperature: float = 0.0, key=None,
+             stop: int | None = None, record: Any = (), edits: Mapping[str, Any] = {}) -> Generated:
   """`new` tokens after each prompt of `tokens` int [B, T].
 
   Args:
@@ -68,8 +68,8 @@ def _check(net, mask: np.ndarray, length: int, new: int, temperature: float, key
     raise ValueError('generation needs a causal network: mixer=dict(name=\'attention\', causal=True) and '
                      f'head=dict(name=\'unembed\'); this one has {mixer!r} and {net.head!r}')
   if (np.diff(mask, axis=1) < 0).any() or not (mask[:, -1] > 0).all():
-    raise ValueError('a prompt is padded on the right or in its middle; pad on the left, so that all prompts end at the '
-                     'same place')
+    raise ValueError('a prompt is padded on the right or in its middle; pad on the left, so that all prompts end at '
+                     'the same place')
   table = net.embed.get('length', 1024)
   if table and length + new > table:
     raise ValueError(f'{length} + {new} tokens exceed the {table} positions of the network')

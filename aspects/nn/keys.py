@@ -90,7 +90,7 @@ def interleaved(heads: int, size: int, count: int) -> Form:
 
 
 def linear(theirs: str, ours: str, form: Form = turned, bias: bool = True) -> list[Key]:
-  """The two keys of a linear map: weight and, if there is one, bias; `form` is that of both where they differ in rank."""
+  """The two keys of a linear map: weight and, if there is one, bias; `form` is that of both, save `turned`."""
   out = [key(f'{theirs}.weight', f'{ours}/kernel', form)]
   return out + ([key(f'{theirs}.bias', f'{ours}/bias', same if form is turned else form)] if bias else [])
 
