@@ -5,6 +5,7 @@ nothing more; seed s fixes initialisation and order for every arm.
 """
 import dataclasses
 import functools
+import importlib
 import json
 import pathlib
 import shutil
@@ -26,7 +27,6 @@ from aspects import plugin
 from aspects import report
 from aspects import results
 from aspects import train
-from aspects.nn import huggingface
 
 # Everything that a config may say, with the sections' keys; values of the parts are theirs to check.
 SCHEMA = {
@@ -204,7 +204,7 @@ def _build_arm(name: str, config: Mapping) -> Arm:
   task = plugin.build('tasks', config['task'], 'task')
   net = make_net(config['net'], task.outputs)
   if 'pretrained' in config['net']:
-    huggingface.check(config['net']['pretrained'], net, _new_parts(config['net']))
+    _importers().check(config['net']['pretrained'], net, _new_parts(config['net']))
   rule = plugin.build('learning', config['learning'], 'learning', steps=config['steps'])
   measures = {n: plugin.build(aspect_of(s, n), s, f'measures.{n}')
               for n, s in config['measures'].items() if s is not None}
@@ -254,6 +254,11 @@ def make_net(spec: Mapping, outputs: int):
   return net_lib.Net(**{'outputs': outputs, **{k: v for k, v in spec.items() if k not in OF_PRETRAINED}})
 
 
+def _importers():
+  """The family of importers, found by name and only where a net is `pretrained`: other studies do without it."""
+  return importlib.import_module('aspects.pretrained')
+
+
 def pretrained_spec(spec: Mapping) -> Mapping:
   """`dict(pretrained=DIR, ...)` as the spec of the checkpoint with the other fields laid over; others as they are.
 
@@ -262,7 +267,7 @@ def pretrained_spec(spec: Mapping) -> Mapping:
   """
   if 'pretrained' not in spec:
     return spec
-  base, kept = dict(huggingface.describe(spec['pretrained']).spec), {k: spec[k] for k in OF_PRETRAINED if k in spec}
+  base, kept = dict(_importers().describe(spec['pretrained']).spec), {k: spec[k] for k in OF_PRETRAINED if k in spec}
   change = {k: v for k, v in spec.items() if k not in OF_PRETRAINED}
   if 'head' in change and change['head']['name'] != base['head']['name']:
     base.pop('outputs')
@@ -272,7 +277,7 @@ def pretrained_spec(spec: Mapping) -> Mapping:
 
 def _new_parts(spec: Mapping) -> tuple[str, ...]:
   """The parts of a pretrained network that do not come from its checkpoint."""
-  theirs = plugin.freeze(dict(huggingface.describe(spec['pretrained']).spec))
+  theirs = plugin.freeze(dict(_importers().describe(spec['pretrained']).spec))
   return () if 'outputs' in spec and spec['head'] == theirs['head'] else ('head',)
 
 
@@ -421,7 +426,7 @@ def run_arm(arm: Arm, workdir: pathlib.Path, preempted: Callable[[], bool], prog
 def _given(spec: Mapping, net) -> dict:
   """The variables of a checkpoint that all seeds start from; none for a network that starts untrained."""
   fresh = 'pretrained' not in spec or ('fresh' in spec and spec['fresh'])
-  return {} if fresh else huggingface.read(spec['pretrained'], net, skip=_new_parts(spec))
+  return {} if fresh else _importers().read(spec['pretrained'], net, skip=_new_parts(spec))
 
 
 @functools.lru_cache(maxsize=4)                      # by identity: an arm that is trained again compiles once

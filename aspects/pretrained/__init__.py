@@ -7,6 +7,6 @@
 
 A file is called like the `model_type` of the configs it reads. The guide is docs/pretrained.md.
 """
-from aspects.nn.huggingface import describe, load, Pretrained, read, save, towers
+from aspects.nn.huggingface import check, describe, load, Pretrained, read, save, towers
 
-__all__ = ['Pretrained', 'describe', 'load', 'read', 'save', 'towers']
+__all__ = ['Pretrained', 'check', 'describe', 'load', 'read', 'save', 'towers']
