@@ -11,8 +11,8 @@ from aspects.nn.activations import activation
 
 
 class Stem(nn.Module):
-  """[B, S, S, C] -> [B, T, D]: filters of `size` moved by `stride` over `padding` zeros a side, `norm`, `act`, and, with
-  `pool`, the largest of pool x pool neighbours at every other pixel. Pixels are tokens in reading order.
+  """[B, S, S, C] -> [B, T, D]: filters of `size` moved by `stride` over `padding` zeros a side, `norm`, `act`, and,
+  with `pool`, the largest of pool x pool neighbours at every other pixel. Pixels are tokens in reading order.
 
   Raises:
     ValueError: images that are not square; their tokens could not be put back on a grid."""

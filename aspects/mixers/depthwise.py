@@ -1,8 +1,8 @@
 """Xception: a depthwise convolution, for each unit a filter of its own over the grid of tokens (Chollet 2016, arXiv:1610.02357).
 
 Filters of `size` x `size`, with a `bias` if wanted, zeros beyond the border; units do not mix. Masked tokens enter as
-zeros. Computed as a sum over the places of the filter: on a CPU XLA's grouped convolutions, and their gradients most of all,
-take ten times as long."""
+zeros. Computed as a sum over the places of the filter: on a CPU XLA's grouped convolutions, and their gradients most of
+all, take ten times as long."""
 from flax import linen as nn
 import jax.numpy as jnp
 

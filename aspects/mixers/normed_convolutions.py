@@ -23,6 +23,6 @@ class NormedConvolutions(nn.Module):
 
   @nn.compact
   def __call__(self, x, *, mask=None, positions=None):
-    branch = ConvBranch(x.shape[-1], self.sizes, (1,) * len(self.sizes), self.reduction, self.norm, self.act, self.dtype,
-                        name='convolutions')
+    branch = ConvBranch(x.shape[-1], self.sizes, (1,) * len(self.sizes), self.reduction, self.norm, self.act,
+                        self.dtype, name='convolutions')
     return branch(to_grid(x, mask)).reshape(x.shape)

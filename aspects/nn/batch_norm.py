@@ -1,11 +1,11 @@
-"""Batch Normalization as it is read: with the mean and variance that training left (Ioffe & Szegedy 2015, arXiv:1502.03167)."""
+"""Batch Normalization with the statistics that training left (Ioffe & Szegedy 2015, arXiv:1502.03167)."""
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 
 class BatchNorm(nn.Module):
-  """(x - mean) / sqrt(var + epsilon) with gain and bias; mean and var are the variables `batch_stats` and stay as they are.
+  """(x - mean) / sqrt(var + epsilon) with gain and bias; mean and var are the variables `batch_stats`, never changed.
 
   A norm, `dict(name='aspects.nn.batch_norm:BatchNorm')`, and none of the family, whose members normalise what they see:
   this one would not, trained from its start, as training moves parameters only.

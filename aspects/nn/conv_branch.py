@@ -1,4 +1,4 @@
-"""The branch of a residual unit, convolutions each with a norm (He et al. 2015, arXiv:1512.03385), as two parts share it."""
+"""The branch of a residual unit: convolutions, each with a norm (He et al. 2015, arXiv:1512.03385)."""
 from typing import Any, Mapping
 
 from flax import linen as nn
@@ -24,8 +24,8 @@ class ConvBranch(nn.Module):
   def __call__(self, x):
     even = [s for s in self.sizes if s < 1 or s % 2 == 0]
     if even or not self.sizes:
-      raise ValueError(f'sizes {self.sizes} of filters are one or more odd numbers; without a middle a filter would move '
-                       'the image')
+      raise ValueError(f'sizes {self.sizes} of filters are to be one or more odd numbers; without a middle a filter '
+                       'would move the image')
     if len(self.strides) != len(self.sizes):
       raise ValueError(f'strides {self.strides} are not as many as sizes {self.sizes}')
     if self.width % self.reduction:

@@ -1,4 +1,4 @@
-"""Tables of learned positions for grids of another size: cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711)."""
+"""Tables of positions for grids of another size: cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711)."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ Array = jax.Array
 
 
 def cubic(old: int, new: int, a: float = -0.75) -> np.ndarray:
-  """float64 [new, old]: samples at the centres of `new` equal parts of `old`; the edge repeats. a = -3/4 as in torch."""
+  """float64 [new, old]: samples at the centres of `new` equal parts of `old`; the edge repeats. a = -3/4 is torch's."""
   at = (np.arange(new) + 0.5) * old / new - 0.5
   left, out = np.floor(at).astype(int), np.zeros((new, old))
   for tap in range(-1, 3):
@@ -17,7 +17,7 @@ def cubic(old: int, new: int, a: float = -0.75) -> np.ndarray:
 
 
 def smooth(old: int, new: int, a: float = -0.5) -> np.ndarray:
-  """float64 [new, old]: the same with antialiasing: the kernel as wide as a new part, nothing beyond the edge (Pillow)."""
+  """float64 [new, old]: the same, antialiased: a kernel as wide as a new part, nothing beyond the edge (as Pillow)."""
   wide = max(old / new, 1)
   d = np.abs((np.arange(old) + 0.5)[None] - (np.arange(new) + 0.5)[:, None] * old / new) / wide
   out = _kernel(d, a)

@@ -42,8 +42,8 @@ def vision(c: Config, base: str, head: dict[str, Any], classifiers: Iterable[tup
   """A vision transformer whose tensors are named `base`.*; `head` is the spec of its head, `classifiers` the linear
   maps of that, (theirs, ours).
 
-  `hidden` units in its MLP, intermediate_size unless given; `gated` ones have a fused input map. `names` are the norms of
-  a block, `mlp` its maps, `tokens` {theirs: ours} further tokens of the embedding, whose fields are `embed`.
+  `hidden` units in its MLP, intermediate_size unless given; `gated` ones have a fused input map. `names` are the norms
+  of a block, `mlp` its maps, `tokens` {theirs: ours} further tokens of the embedding, whose fields are `embed`.
   """
   width, depth, heads = c('hidden_size', 768), c('num_hidden_layers', 12), c('num_attention_heads', 12)
   channels, bias, size = c('num_channels', 3), c.only('qkv_bias', True, False), square(c, 'patch_size', patch)

@@ -1,7 +1,7 @@
 """Deep Residual Learning for Image Recognition: ResNet (He et al. 2015, arXiv:1512.03385), as in transformers' `resnet`.
 
-Pixels are tokens in reading order, of square images. Every residual unit is a layer; one that changes width or side is a
-transition. Batch norms have the statistics of the checkpoint. `ResNetModel` gives the mean of the last pixels."""
+Pixels are tokens in reading order, of square images. Every residual unit is a layer; one that changes width or side is
+a transition. Batch norms have the statistics of the checkpoint. `ResNetModel` gives the mean of the last pixels."""
 import jax
 import numpy as np
 

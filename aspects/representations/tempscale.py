@@ -27,6 +27,7 @@ from aspects import stats
 from aspects.sites import select
 
 Array = jax.Array
+SQUARINGS = 12
 
 
 class Filtered(NamedTuple):
@@ -139,8 +140,24 @@ def lowpass_gain(probs: Array, real: Array) -> Array:
   a = jnp.where(jnp.broadcast_to(both, probs.shape), probs.astype(jnp.float32), 0)
   count = jnp.maximum(real.sum(1), 1)[:, None, None, None]
   a = jnp.where(jnp.broadcast_to(both, probs.shape), a - a.sum(2, keepdims=True) / count, 0)
-  gram = jnp.einsum('bhqk,bhpk->bhqp', a, a, precision=jax.lax.Precision.HIGHEST)
-  return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[..., -1], 0))
+  return jnp.sqrt(_largest(_times(a, a.swapaxes(-1, -2))))
+
+
+def _largest(gram: Array) -> Array:
+  """The largest eigenvalue of symmetric matrices [..., n, n] from 0, by products alone: P = G^m by repeated squaring,
+  then tr(P G P) / tr(P P), at most by a share log(n) / 2 m too small. A batch of decompositions inside a program for
+  the CPU may wait for its own threads without end."""
+  power = gram
+  for _ in range(SQUARINGS):
+    power = power / jnp.maximum(jnp.abs(power).max((-1, -2), keepdims=True), jnp.finfo(jnp.float32).tiny)
+    power = _times(power, power)
+  power = power / jnp.maximum(jnp.abs(power).max((-1, -2), keepdims=True), jnp.finfo(jnp.float32).tiny)
+  above = (power * _times(gram, power)).sum((-1, -2))
+  return jnp.maximum(above, 0) / jnp.maximum((power ** 2).sum((-1, -2)), jnp.finfo(jnp.float32).tiny)
+
+
+def _times(a: Array, b: Array) -> Array:
+  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def high_over_mean(x: Array, real: Array) -> Array:
@@ -160,7 +177,7 @@ class Tempscale:
 
   Args:
     sites: the streams of `high`.
-    attention: the attention of `sigma`; none, (), saves its decompositions, which cost T^3 a head.
+    attention: the attention of `sigma`; none, (), saves its products, which cost some T^3 a head.
     embedding: the site whose mean over real tokens is the embedding.
     taus: temperatures; 1 is the network as it is.
     edges: the largest lengths of the bins, ascending; none is one bin of all examples. Longer ones are left out.

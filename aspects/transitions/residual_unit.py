@@ -16,9 +16,10 @@ from aspects.sites import tag
 class ResidualUnit(nn.Module):
   """[B, T, D] -> [B, T', width] with T' = ceil(S / stride)^2 for T = S^2, where `stride` is the product of `strides`.
 
-  Fields are those of `mixers/normed_convolutions`; `strides` move its convolutions, the shortcut's filter is 1 x 1. Sites,
-  as in a block: resid_pre, mixer_in, mixer_raw, mixer_out, shortcut, mixer_sum = shortcut + mixer_out, and resid_post =
-  last(mixer_sum), a nonlinearity as `act` is inside the branch; all but the first two have the new width and tokens.
+  Fields are those of `mixers/normed_convolutions`; `strides` move its convolutions, the shortcut's filter is 1 x 1.
+  Sites, as in a block: resid_pre, mixer_in, mixer_raw, mixer_out, shortcut, mixer_sum = shortcut + mixer_out, and
+  resid_post = last(mixer_sum), a nonlinearity as `act` is inside the branch; all but the first two have the new width
+  and number of tokens.
   """
   examples = ({}, {'sizes': (1, 3, 1), 'strides': (1, 2, 1), 'reduction': 4, 'norm': {'name': 'layer'}},
               {'strides': (1, 1), 'norm': {'name': 'layer'}, 'act': 'silu', 'last': 'gelu'})
@@ -53,7 +54,8 @@ class Unit(nn.Module):
   def __call__(self, x):
     x = tag(self, 'resid_pre', x)
     flat = lambda grid: grid.reshape(len(x), -1, self.width)
-    branch = ConvBranch(self.width, self.sizes, self.strides, self.reduction, self.norm, self.act, self.dtype, name='mixer')
+    branch = ConvBranch(self.width, self.sizes, self.strides, self.reduction, self.norm, self.act, self.dtype,
+                        name='mixer')
     y = tag(self, 'mixer_raw', flat(branch(to_grid(tag(self, 'mixer_in', x)))))
     y = tag(self, 'mixer_out', y)
     stride = math.prod(self.strides)

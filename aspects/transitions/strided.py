@@ -1,8 +1,8 @@
 """Deep Residual Learning for Image Recognition: between stages, half the side and another width by a strided convolution (He et al. 2015, arXiv:1512.03385).
 
 Differs from the paper: all that passes is projected by a `stride` x `stride` convolution; the paper strides the first
-convolution of the next block and projects its shortcut. With a `norm` of what the convolution reads it is the transition
-of A ConvNet for the 2020s (Liu et al. 2022, arXiv:2201.03545)."""
+convolution of the next block and projects its shortcut. With a `norm` of what the convolution reads it is the
+transition of A ConvNet for the 2020s (Liu et al. 2022, arXiv:2201.03545)."""
 import math
 from typing import Any, Mapping
 

@@ -24,7 +24,8 @@ class TestConvnext(images.Convolutional):
     for n, layer in enumerate(f'{at}encoder.stages.{i}.layers.{j}' for i in range(2) for j in range(2)):
       out |= {f'resid_pre.{n}': f'{layer}.in', f'mixer_in.{n}': f'{layer}.in', f'mixer_raw.{n}': f'{layer}.dwconv',
               f'channel_in.{n}': f'{layer}.layernorm', f'channel_pre.{n}': f'{layer}.pwconv1',
-              f'channel_act.{n}': f'{layer}.pwconv2.in', f'channel_raw.{n}': f'{layer}.pwconv2', f'resid_post.{n}': layer}
+              f'channel_act.{n}': f'{layer}.pwconv2.in', f'channel_raw.{n}': f'{layer}.pwconv2',
+              f'resid_post.{n}': layer}
     return out
 
   def holds(self, at):
@@ -35,7 +36,8 @@ class TestConvnext(images.Convolutional):
     acts, params = laws.ours(TestConvnext, case, False), laws.loaded(TestConvnext, case, False).variables['params']
     for n, block in enumerate(params[f'stage_{i}'][f'block_{j}'] for i in range(2) for j in range(2)):
       out = block['channel']['out']
-      laws.near(acts[f'channel_act.{n}'] @ np.asarray(out['kernel']) + np.asarray(out['bias']), acts[f'channel_raw.{n}'])
+      raw = acts[f'channel_act.{n}'] @ np.asarray(out['kernel']) + np.asarray(out['bias'])
+      laws.near(raw, acts[f'channel_raw.{n}'])
       gain = np.asarray(block['residual']['channel_branch']['gain']) if case != 'no layer scale, silu' else 1
       laws.near(acts[f'channel_raw.{n}'] * gain, acts[f'channel_out.{n}'])
 

@@ -46,9 +46,11 @@ class TestResnet(images.Convolutional):
 
   def wrong(self):
     stats = 'batch_stats/stage_1/block_1/mixer/convolutions/norm_1/affine'
-    params, kernel = 'params/stage_1/block_1/mixer/convolutions', 'params/stage_1/block_0/mixer/convolutions/conv_1/kernel'
+    params = 'params/stage_1/block_1/mixer/convolutions'
+    kernel = 'params/stage_1/block_0/mixer/convolutions/conv_1/kernel'
     return {
-        'mean and variance swapped': lambda v: {f'{stats}/mean': v[f'{stats}/var'], f'{stats}/var': v[f'{stats}/mean'] ** 2},
+        'mean and variance swapped': lambda v: {f'{stats}/mean': v[f'{stats}/var'],
+                                                f'{stats}/var': v[f'{stats}/mean'] ** 2},
         'gain and bias swapped': lambda v: {f'{params}/norm_2/affine/{a}': v[f'{params}/norm_2/affine/{b}']
                                             for a, b in (('scale', 'bias'), ('bias', 'scale'))},
         'rows and columns of a filter swapped': lambda v: {kernel: v[kernel].swapaxes(0, 1)},

@@ -24,7 +24,8 @@ def config(directory, steps, **change):
   out.evaluation = dict(split='test', examples=8, batch=8, every=0)
   out.analysis = dict(split='test', examples=16, batch=8, when=(1.0,), call=dict())
   out.measures = dict(cka=dict(name='correlations/cka', sites=('resid_post.*',), pool='tokens'))
-  out.update(change)
+  for name, value in change.items():
+    out[name] = value                                # whole, not laid over
   return out
 
 
