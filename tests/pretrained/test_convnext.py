@@ -1,6 +1,6 @@
 """ConvNeXt against transformers."""
+import jax
 import numpy as np
-import pytest
 
 from tests.pretrained import images, laws
 
@@ -48,10 +48,9 @@ class TestConvnext(images.Convolutional):
             'gain and bias of a transition swapped': lambda v: {f'{norm}/scale': v[f'{norm}/bias'],
                                                                 f'{norm}/bias': v[f'{norm}/scale']}}
 
-  @pytest.mark.parametrize('side', (28, 20))
-  def test_sides_that_leave_a_rest(self, side):
-    """7 or 5 pixels a side before a stride of 2."""
-    pixels = np.random.default_rng(1).normal(size=(1, side, side, 3)).astype(np.float32)
+  def test_a_side_that_leaves_a_rest(self):
+    """5 pixels a side before a stride of 2."""
+    pixels = np.random.default_rng(1).normal(size=(1, 20, 20, 3)).astype(np.float32)
     found = laws.loaded(TestConvnext, 'classifier', True)
     out, _ = images.reference.run(laws.torch_net(TestConvnext, 'classifier'), pixel_values=pixels.transpose(0, 3, 1, 2))
-    images.reference.close(found.net.apply(found.variables, pixels), out.logits.numpy())
+    images.reference.close(jax.jit(found.net.apply)(found.variables, pixels), out.logits.numpy())

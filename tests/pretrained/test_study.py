@@ -64,7 +64,7 @@ def test_another_head_is_new_and_the_body_is_the_checkpoints(directory):
     (dict(depth=3), 'no tensor fills the parameter'),
     (dict(width=12), 'gives .* the shape'),
     (dict(dept=3), "has no field 'dept'"),
-    (dict(embed=dict(vocab=300)), 'gives .* the shape')))
+    (dict(embed=dict(vocab=300)), r'reads a table \[256, 16\]')))
 def test_what_does_not_fit_is_refused_before_anything_runs(directory, change, message):
   bad = config(directory, 0)
   bad.net.update(change)
