@@ -25,11 +25,13 @@ class Attention(nn.Module):
   by_layer = True                                    # its call takes the layer
   examples = ({}, {'causal': True}, {'causal': True, 'kv_heads': 2, 'window': 3, 'bias': False},
               {'causal': True, 'head_size': 6, 'qk_norm': {'name': 'rms'}, 'soft_cap': 5.0, 'scale': (0.3, 0.4),
-               'rotary': ({'base': 100.0}, {'scaling': {'name': 'linear', 'factor': 2.0}}), 'window': (2, 0)})
+               'rotary': ({'base': 100.0}, {'scaling': {'name': 'linear', 'factor': 2.0}}), 'window': (0, 2)})
 
   @property
   def symmetries(self):
-    return ('causal',) if self.causal else ('permutation',)
+    windows = self.window if isinstance(self.window, tuple) else (self.window,)
+    near = ('local', 'shift') if all(windows) else ()
+    return ('causal', *near) if self.causal else ('permutation',)
 
   @nn.compact
   def __call__(self, x, *, mask=None, positions=None, layer=None):
