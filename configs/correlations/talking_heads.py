@@ -9,7 +9,7 @@ def get_config(scale=''):
   config = common.base()
   config.title = 'Talking heads'
   config.resplit = True
-  config.steps, config.batch = 800, 32
+  config.steps, config.batch = 1000, 32
   config.task = dict(name='repeated_sequences', vocab=32, length=32, shortest=4, longest=16, train_size=16384)
   config.net = dict(embed=dict(name='tokens', vocab=32, length=0), head=dict(name='unembed'),
                     mixer=dict(name='attention', heads=4, causal=True, rotary=dict(share=0.5)), norm=dict(name='layer'),

@@ -40,7 +40,7 @@ def get_config(scale=''):
                   for p, g, f in pairs},
       controls={name: dict(margin, metric=name, must='not hold', text=f'sharing saves error with {name} tokens')
                 for name in ('permuted', 'permuted_centred')},
-      budget=dict(waived='both forms store the same count of numbers, of one pretrained network'))
+      budget=dict(waived='both forms store the same count of numbers, of one pretrained network'), block=2)
   return common.scaled(config, scale, claim=dict(),
                        smoke=dict(procedure=dict(tokens=1024, longest=32, ranks=(8, 16), align=8),
                                   claim=dict(looks=(2,), block=2)),

@@ -48,7 +48,7 @@ def get_config(scale=''):
       controls=dict(
           averaging=dict(above('beyond_averaging', 0.01, hundredth, 'a long text of unrelated sentences lies closer to '
                                'others than the means of the embeddings of its sentences'), must='hold')),
-      budget=dict(waived='one pretrained network; a temperature is no parameter'))
+      budget=dict(waived='one pretrained network; a temperature is no parameter'), block=2)
   return common.scaled(config, scale, claim=dict(),
                        smoke=dict(procedure=dict(texts=8), claim=dict(looks=(2,), block=2)),
                        full=dict(procedure=dict(texts=256, spectra=32)))
