@@ -13,9 +13,10 @@ Each arm trains a decoder of two layers with four heads each on `tasks/counting`
                     been seen
 
 Differs from the paper: a small decoder, trained here. Its layers are parallel (attention beside the MLP, as in
-Pythia), and its first layer's attention reads no other token: with sublayers one after the other, or with two layers
-that move tokens, an MLP behind the move learns the table of successors, and no head has the role (pilots: 0.07 at
-most). So what the second layer's heads move is read by no MLP: this layer is attention alone as far as other tokens go.
+Pythia), and its first layer's attention reads no other token. In pilots an MLP behind the move learned the table of
+successors instead: with sublayers one after the other no head scored above 0.07, in parallel layers that both move
+tokens the best scored 0.2 to 0.5. Here no MLP reads what the second layer's heads move: as far as other tokens go,
+this layer is attention alone.
 """
 import dataclasses
 
