@@ -52,10 +52,11 @@ class Xkv:
     rng, out, null = np.random.default_rng(seed), {}, {False: [], True: []}
     for part, x in zip('kv', caches(self.tokens, self.longest, rng)):
       shuffled = np.stack([layer[rng.permutation(len(layer))] for layer in x])
+      true, control = blocks(x), blocks(shuffled)
       for group, centred in itertools.product(GROUPS, (False, True)):
         name = f'{part}_{group}' + '_centred' * centred
-        out[name] = min(advantages(x, group, self.ranks, centred))
-        null[centred] += advantages(shuffled, group, self.ranks, centred)
+        out[name] = min(advantages(x, true, group, self.ranks, centred))
+        null[centred] += advantages(shuffled, control, group, self.ranks, centred)
       about = x - x.mean(1, keepdims=True)
       out[f'cosine_{part}'] = token_cosine(x)
       out[f'alignment_{part}'] = np.mean([subspace_alignment(a, b, self.align) for a, b in zip(about, about[1:])])
@@ -76,33 +77,45 @@ def texts(longest: int) -> tokens_lib.Tokens:
 
 
 def caches(count: int, longest: int, rng) -> tuple[np.ndarray, np.ndarray]:
-  """(keys, values) [L, count, D] in float64 of `count` tokens of docstrings in an order drawn by `rng`."""
+  """(keys, values) [L, count, D] in float64 of `count` tokens of docstrings drawn by `rng`, the shortest first."""
   net, variables, *_ = encoder()
-  every, order = texts(longest), rng.permutation(len(texts(longest).ids))
-  found, have = {'k': [], 'v': []}, 0
-  for k in range(0, len(order) - BATCH + 1, BATCH):
+  every = texts(longest)
+  lengths, order = every.mask.sum(1).astype(int), rng.permutation(len(every.ids))
+  enough = int(np.searchsorted(np.cumsum(lengths[order]), count)) + 1
+  if enough > len(order):
+    raise ValueError(f'all docstrings have {lengths.sum()} tokens, fewer than {count}')
+  order = order[:enough]
+  order = order[np.argsort(lengths[order], kind='stable')]
+  found = {'k': [], 'v': []}
+  for k in range(0, enough, BATCH):
     rows = order[k:k + BATCH]
-    acts = forward(net, variables, every.ids[rows], every.mask[rows], record=('k.*', 'v.*'))[1]
-    real = every.mask[rows] > 0
+    width = min(-(-lengths[rows].max() // BATCH) * BATCH, longest)               # few shapes, little padding
+    ids, mask = (np.pad(x[rows, :width], ((0, BATCH - len(rows)), (0, 0))) for x in every)
+    acts = forward(net, variables, ids, mask, record=('k.*', 'v.*'))[1]
     for part in found:
       x = np.stack([np.asarray(acts[s]) for s in acts if s.startswith(f'{part}.')])       # [L, B, T, H, d]
-      found[part].append(x.reshape(*x.shape[:3], -1)[:, real])
-    have += int(real.sum())
-    if have >= count:
-      return tuple(np.concatenate(x, 1)[:, :count].astype(np.float64) for x in found.values())
-  raise ValueError(f'all docstrings have {have} tokens, fewer than {count}')
+      found[part].append(x.reshape(*x.shape[:3], -1)[:, mask > 0])
+  return tuple(np.concatenate(x, 1)[:, :count].astype(np.float64) for x in found.values())
 
 
-def advantages(x: np.ndarray, group: int, ranks, centred: bool) -> list[float]:
-  """1 - shared error / separate error of caches x [L, n, D], for each rank of a single layer."""
-  x = x - x.mean(1, keepdims=True) if centred else x
+def blocks(x: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
+  """{(a, b): X_a' X_b} of caches x [L, n, D] for all pairs that stand in one group of any size in `GROUPS`."""
+  pairs = {pair for group in GROUPS for i in range(0, len(x) - group + 1, group)
+           for pair in itertools.combinations_with_replacement(range(i, i + group), 2)}
+  return {(a, b): x[a].T @ x[b] for a, b in sorted(pairs)}
+
+
+def advantages(x: np.ndarray, products, group: int, ranks, centred: bool) -> list[float]:
+  """1 - shared error / separate error of caches x [L, n, D] with their `blocks`, for each rank of a single layer."""
+  count, n, width = x.shape
+  mean = x.mean(1) if centred else np.zeros((count, width))
   lost = np.zeros((len(ranks), 2))
-  for i in range(0, len(x) - group + 1, group):
-    side = x[i:i + group].transpose(1, 0, 2).reshape(x.shape[1], -1)
-    gram = side.T @ side
-    for line, rank in zip(lost, ranks):
-      errors = group_errors(gram, [x.shape[2]] * group, x.shape[1], rank)[:2]
-      line += np.trace(gram) * np.array(errors) ** 2
+  for i in range(0, count - group + 1, group):
+    one = lambda a, b: products[a, b] if a <= b else products[b, a].T
+    gram = np.block([[one(a, b) - n * np.outer(mean[a], mean[b]) for b in range(i, i + group)]
+                     for a in range(i, i + group)])
+    errors = np.array(group_errors(gram, [width] * group, n, ranks))[:, :2]
+    lost += np.trace(gram) * errors ** 2
   return [float(1 - np.sqrt(shared / separate)) for shared, separate in lost]
 
 

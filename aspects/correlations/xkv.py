@@ -120,7 +120,7 @@ class Xkv:
   def _group(self, cross, names, n) -> tuple[float, float, int]:
     whole = np.block([[self._block(cross, a, b) for b in names] for a in names])
     widths = [len(cross.mean[s]) for s in names]
-    return group_errors(whole, widths, n, self.rank)
+    return group_errors(whole, widths, n, (self.rank,))[0]
 
 
 def shared_rank(rank: int, tokens: int, widths) -> int:
@@ -128,15 +128,19 @@ def shared_rank(rank: int, tokens: int, widths) -> int:
   return int(rank * sum(tokens + d for d in widths) // (tokens + sum(widths)))
 
 
-def group_errors(gram: np.ndarray, widths, tokens: int, rank: int) -> tuple[float, float, int]:
-  """(shared error, separate error, shared rank) of layers of these `widths` with the second moment `gram`
-  [sum D, sum D] of their units side by side."""
-  r, edges = shared_rank(rank, tokens, widths), np.cumsum([0, *widths])
-  total = np.trace(gram)
-  lost = lambda g, k: np.clip(np.linalg.eigvalsh(g), 0, None)[:max(len(g) - k, 0)].sum()
-  separate = sum(lost(gram[a:b, a:b], rank) for a, b in zip(edges[:-1], edges[1:]))
+def group_errors(gram: np.ndarray, widths, tokens: int, ranks) -> list[tuple[float, float, int]]:
+  """(shared error, separate error, shared rank) for each rank of a single layer, of layers of these `widths` with the
+  second moment `gram` [sum D, sum D] of their units side by side."""
+  edges, total = np.cumsum([0, *widths]), np.trace(gram)
+  spectrum = lambda g: np.clip(np.linalg.eigvalsh(g), 0, None)                   # ascending
+  whole, alone = spectrum(gram), [spectrum(gram[a:b, a:b]) for a, b in zip(edges[:-1], edges[1:])]
+  lost = lambda value, k: value[:max(len(value) - k, 0)].sum()
   share = lambda x: float(np.sqrt(x / total)) if total > 0 else float('nan')
-  return share(lost(gram, r)), share(separate), r
+  found = []
+  for rank in ranks:
+    r = shared_rank(rank, tokens, widths)
+    found.append((share(lost(whole, r)), share(sum(lost(value, rank) for value in alone)), r))
+  return found
 
 
 def leading(gram: np.ndarray, k: int) -> np.ndarray:

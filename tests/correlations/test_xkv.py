@@ -108,7 +108,7 @@ def test_advantages_of_planted_caches():
   rng = np.random.default_rng(3)
   tokens = rng.normal(size=(1000, 30)) * np.geomspace(5, 1, 30)
   x = np.stack([tokens @ rng.normal(size=(30, 40)) + 0.1 * rng.normal(size=(1000, 40)) for _ in range(6)])
-  found = experiment.advantages(x, 2, (4, 8), True)
+  found = experiment.advantages(x, experiment.blocks(x), 2, (4, 8), True)
   expected = []
   for rank in (4, 8):
     r = 2 * rank * 1040 // 1080
@@ -120,7 +120,7 @@ def test_advantages_of_planted_caches():
   np.testing.assert_allclose(found, expected, atol=1e-6)
   assert min(found) > 0.1
   permuted = np.stack([layer[rng.permutation(1000)] for layer in x])
-  assert max(experiment.advantages(permuted, 2, (4, 8), True)) < 0.01
+  assert max(experiment.advantages(permuted, experiment.blocks(permuted), 2, (4, 8), True)) < 0.01
 
 
 def test_cosines_by_token():
