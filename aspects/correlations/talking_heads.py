@@ -6,9 +6,9 @@ With rows on the left (x W), a head a writes through OV_a = sum_i s_i u_i v_i' a
   V-composition  V_b O_b     (the value)
 all [D, D]. The composition score of two matrices is |A B| / (|A| |B|), Frobenius norms (Elhage et al. 2021, A
 Mathematical Framework for Transformer Circuits). `score` is that of OV_a whole. `component` is that of each
-s_i u_i v_i' by itself, which is |v_i' B| / |B| and does not depend on s_i: a channel of one or a few directions shows there, while
-the score of the whole is unremarkable. Gains of norms are folded into what reads, and the mean of the stream is taken
-off what is written and read (`nn.head_weights`).
+s_i u_i v_i' by itself, |v_i' B| / |B|, which does not depend on s_i: a channel of one or a few directions shows there,
+while the score of the whole is unremarkable. Gains of norms are folded into what reads, and the mean of the stream is
+taken off what is written and read (`nn.head_weights`).
 
 The null has the singular values of OV_a and bases drawn at random in the stream without its mean, so that its v_i are
 random orthonormal directions. `z` says by how many of its standard deviations the largest component of a pair exceeds
