@@ -1,4 +1,4 @@
-"""What the importers of CLIP's kind share: a pre-norm network of texts and one of images, whose vectors are compared."""
+"""What the importers of CLIP's kind share: pre-norm networks of texts and of images, whose vectors are compared."""
 from typing import Any, Iterable, Mapping, NamedTuple
 
 import jax
