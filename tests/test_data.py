@@ -242,8 +242,21 @@ def test_fingerprints_of_large_sources_read_a_sample():
 
 # --- prefetch --------------------------------------------------------------------------------------------------------
 
+def alive():
+  return {t for t in threading.enumerate() if t.name == 'prefetch'}
+
+
+BEFORE = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_of_other_tests():
+  BEFORE.clear()
+  BEFORE.update(alive())
+
+
 def workers():
-  return [t for t in threading.enumerate() if t.name == 'prefetch']
+  return alive() - BEFORE
 
 
 def test_prefetch_changes_nothing_but_when():

@@ -127,6 +127,6 @@ def test_a_changed_part_makes_its_users_stale_and_nobody_else(tmp_path):
   edit('aspects/norms/depth_scaled.py', 'layer + 1', 'layer + 2')
   second = keys()
   assert {k for k in first if first[k] != second[k]} == {'norms/lns lns'}
-  edit('aspects/nn/attention.py', 'size ** 0.5', 'size ** 0.4')
+  edit('aspects/nn/attention.py', 'size ** -0.5', 'size ** -0.4')
   third = keys()
   assert {k for k in first if second[k] != third[k]} == {k for k in first if k.startswith('norms/lns')}

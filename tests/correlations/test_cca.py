@@ -170,8 +170,10 @@ def test_duplicated_constant_and_massive_units():
          'y, massive': y * massive}
   found = measure_arrays(Cca(('*',)), odd)
   np.testing.assert_array_equal(found['rank'], [8, 8, 8, 12, 12])
+  # Copies of a layer are multiplied in products of other shapes, so that float32 scatters differ in their last digit,
+  # which the inverse enlarges by up to the condition number, 300: 4e-5.
   for form in ('cca_mean', 'cca_mean_squared'):
-    np.testing.assert_allclose(found[form].values[:3, :3], 1, atol=1e-6)
+    np.testing.assert_allclose(found[form].values[:3, :3], 1, atol=2e-6)
     np.testing.assert_allclose(found[form].values[:3, 3:], oracle({'x': x, 'y': y})[form][0, 1], atol=2e-6)
   # SVCCA looks at variance: at the massive unit and nothing else of its layer
   svcca = oracle({'x': x, 'unit': y[:, [3]]})['svcca_mean'][0, 1]
