@@ -5,6 +5,7 @@ An importer, a file of `aspects/pretrained/` called like the `model_type` of a c
 parameter that nothing fills: a network that is almost right is worse than none.
 """
 from concurrent import futures
+import difflib
 import functools
 import json
 import math
@@ -211,7 +212,10 @@ def _described(directory: pathlib.Path, tower: str | None) -> tuple[Import, dict
       raise ValueError(f'{directory} holds {len(imported)} networks; name one of them: '
                        + ', '.join(f'{directory}#{name}' for name in imported))
     imported = imported[tower]
-  net_lib.check(imported.spec)
+  try:
+    net_lib.check(imported.spec)
+  except ValueError as error:
+    raise ValueError(f'{directory / "config.json"}: {error}') from error
   return imported, raw
 
 
@@ -302,9 +306,8 @@ def _needed(directory: str | os.PathLike, net: net_lib.Net, skip: tuple[str, ...
   """({path: shape}, {path: its tensors}) of all parameters that come from the directory; nothing is read yet."""
   directory, tower = locate(directory), _divided(directory)[1]
   imported, _ = _described(directory, tower)
-  wanted = traverse_util.flatten_dict(shapes(net, imported.example), sep='/')
   sources = _sources(directory, imported, tensors.find(directory))
-  needed = {}
+  wanted, needed = traverse_util.flatten_dict(shapes(net, imported.example), sep='/'), {}
   for path, leaf in wanted.items():
     if path.split('/')[1] not in skip:
       needed[path] = _parts(path, leaf, sources, directory)
@@ -327,8 +330,9 @@ def _sources(directory, imported: Import, stored: Mapping[str, tensors.Stored]) 
   out = {}
   for k in keys:
     if k.theirs not in stored:
-      near = plugin.nearest(k.theirs, stored)
-      raise ValueError(f'{directory}: the tensor {k.theirs!r} is missing; {near}')
+      near = difflib.get_close_matches(k.theirs, stored)
+      raise ValueError(f'{directory}: the tensor {k.theirs!r} is missing; {len(stored)} are there'
+                       + (f', {", ".join(near)} among them' if near else ''))
     left.discard(k.theirs)
     try:
       values = k.form.read(stored[k.theirs].read())

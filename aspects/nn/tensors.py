@@ -93,7 +93,7 @@ def _sharded(directory: pathlib.Path) -> dict[str, Stored]:
     out[name] = shards[shard][name]
   extra = [(n, shard) for shard, tensors in shards.items() for n in tensors if where.get(n) != shard]
   if extra:
-    raise ValueError(f'{extra[0][1]!r} has the tensor {extra[0][0]!r}, which {INDEX} does not name there')
+    raise ValueError(f'{directory / extra[0][1]} has the tensor {extra[0][0]!r}, which {INDEX} does not name there')
   return out
 
 

@@ -43,7 +43,7 @@ def get_config(scale=''):
           accuracy=about('accuracy on tokens that have stood before', '1', 0.0)),
       assertions=dict(
           largest=dict(kind='superior', arms=('trained',), metric='margin', better='higher', tau=0.0, eps=0.02,
-                       reason='5 % of the largest scores in pilots, about 0.4',
+                       reason='a fiftieth of the range of the scores, from none to all',
                        text='the pair that induces has the largest score of all pairs'),
           beyond_chance=dict(kind='superior', arms=('trained',), metric='z', better='higher', tau=3.0, eps=0.5,
                              reason='half a standard deviation of the null',
