@@ -38,7 +38,7 @@ def get_config(scale=''):
     controls[f'random_{name}'] = better(arm, 'excess', 0.05, '5 % of the whole gap', must='hold',
                                         text='as many random others take away less of the gap')
   config.claim = common.claim(
-      id='active-passive-variables/1', component='representations/active_passive_variables',
+      id='active-passive-variables/2', component='representations/active_passive_variables',
       sentence='In variational autoencoders of digits with at least two passive latents the total correlation of the '
                'mean representation is above that of the sampled one, and at least half of the difference goes with '
                'the passive latents, more than with as many random others.',
@@ -61,7 +61,7 @@ def get_config(scale=''):
                    unit='nats')),
       assertions=assertions, controls=controls,
       budget=dict(arms=('beta_4', 'beta_8', 'beta_1'), trials=1),
-      sane=dict(arm='beta_1', metric='nll', band=(2.0, 20.0)), looks=(8, 16), block=16)
+      sane=dict(arm='beta_1', metric='nll', band=(2.0, 20.0)), looks=(8, 16), block=16, amends='active-passive-variables/1')
   return common.scaled(
       config, scale, claim=dict(),
       smoke=dict(steps=20, net=dict(latents=6, widths=(16,)), task=dict(train_size=128),

@@ -146,7 +146,7 @@ def test_errors_say_the_way_out():
 @pytest.mark.parametrize('scale', ['smoke', 'claim', 'full'])
 def test_arms_differ_in_beta_alone(scale):
   claim = spec.load(CONFIG, scale)
-  assert claim.id == 'active-passive-variables/1'
+  assert claim.id == 'active-passive-variables/2'
   betas = {name: arm['learning']['objective']['beta'] for name, arm in claim.arms.items()}
   assert betas == {'beta_1': 1., 'beta_4': 4., 'beta_8': 8.}
   rest = [{**arm, 'learning': {**arm['learning'], 'objective': 0}} for arm in claim.arms.values()]
