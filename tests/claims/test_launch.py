@@ -155,7 +155,8 @@ def test_workers_that_never_work_are_given_up_with_the_end_of_their_log(queue, t
 
 
 PARENT = '''
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)       # a suite in the background hands down that it is ignored
 from experiments.launch import local
 with local.launch(sys.argv[1], workers=2, command=sys.argv[2:], grace=10) as crew:
   print('ready', flush=True)
