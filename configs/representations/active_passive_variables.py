@@ -61,7 +61,8 @@ def get_config(scale=''):
                    unit='nats')),
       assertions=assertions, controls=controls,
       budget=dict(arms=('beta_4', 'beta_8', 'beta_1'), trials=1),
-      sane=dict(arm='beta_1', metric='nll', band=(2.0, 20.0)), looks=(8, 16), block=16, amends='active-passive-variables/1')
+      sane=dict(arm='beta_1', metric='nll', band=(2.0, 20.0)), looks=(8, 16), block=16,
+      amends='active-passive-variables/1')
   return common.scaled(
       config, scale, claim=dict(),
       smoke=dict(steps=20, net=dict(latents=6, widths=(16,)), task=dict(train_size=128),
